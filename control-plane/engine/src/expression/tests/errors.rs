@@ -284,7 +284,7 @@ fn texts_that_are_no_expressions_are_refused_with_their_place() {
             "`getHours` takes 0 or 1 argument(s), 2 given",
         ),
         ("a.all(x)", 2, "`all` is used as `list.all(x, condition)`"),
-        ("has(a)", 3, "invalid argument to has() macro"),
+        ("has(a)", 4, "invalid argument to has() macro"),
         ("a.map(1, 2)", 6, "argument must be a simple name"),
         ("'a'.matches('(')", 4, "invalid pattern: unclosed group"),
         (
