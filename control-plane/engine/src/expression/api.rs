@@ -164,6 +164,23 @@ pub trait Scope {
     /// The value of a free name. Asked at most once per name and evaluation, and only when the
     /// value is needed.
     fn lookup(&self, name: &str) -> Lookup;
+
+    /// The value at the end of `name` and some of the constant `fields` that follow it, for scopes
+    /// whose values are kept in parts: `steps["a"].output.x` may be answered with the output of
+    /// `a` and 2 fields, and nothing needs to be put together. `None`: `name` is looked up and the
+    /// fields are read from its value; so the answer must be what that would give.
+    fn lookup_path(&self, _name: &str, _fields: &[String]) -> Option<Resolved> {
+        None
+    }
+}
+
+/// What a scope says of a name and the fields after it.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// How many of the fields led to the value, from 0; the others are read from it.
+    pub fields: usize,
+    /// The value.
+    pub lookup: Lookup,
 }
 
 /// What a scope says of a name.

@@ -23,6 +23,8 @@ pub(super) struct Program {
     pub(super) root: Node,
     /// The free names, each once; nodes name them by index.
     pub(super) names: Vec<String>,
+    /// How many [`Node::Path`]s there are; each has a slot of its own.
+    pub(super) paths: usize,
 }
 
 /// What is wrong, and at which byte.
@@ -46,6 +48,12 @@ pub(super) enum Node {
     Name {
         index: usize,
         kind: Option<Kind>,
+    },
+    /// A free name followed by constant fields, which the scope may resolve at once.
+    Path {
+        slot: usize,
+        index: usize,
+        fields: Vec<String>,
     },
     Type(Kind),
     /// The variable of a macro, counted from the outermost.
@@ -114,12 +122,15 @@ pub(super) fn compile(text: &str) -> Result<Program, CompileError> {
     let mut compiler = Compiler {
         text,
         names: Vec::new(),
+        paths: 0,
         variables: Vec::new(),
+        depth: 0,
     };
     let root = compiler.node(&parsed.expr)?;
     Ok(Program {
         root,
         names: compiler.names,
+        paths: compiler.paths,
     })
 }
 
@@ -148,7 +159,9 @@ fn plain(message: &str) -> String {
 struct Compiler<'t> {
     text: &'t str,
     names: Vec<String>,
+    paths: usize,
     variables: Vec<String>,
+    depth: u32,
 }
 
 impl Compiler<'_> {
@@ -169,6 +182,19 @@ impl Compiler<'_> {
     }
 
     fn node(&mut self, expr: &Expr) -> Result<Node, CompileError> {
+        // The scan has bounded the depth already, by an estimate; this is what the evaluator's
+        // stack relies on.
+        if self.depth > 2 * DEPTH_MAX {
+            let message = format!("the expression nests deeper than {DEPTH_MAX}");
+            return Err(CompileError { byte: 0, message });
+        }
+        self.depth += 1;
+        let node = self.node_at_depth(expr);
+        self.depth -= 1;
+        node
+    }
+
+    fn node_at_depth(&mut self, expr: &Expr) -> Result<Node, CompileError> {
         match expr {
             Expr::Literal(literal) => Ok(constant(literal)),
             Expr::Ident(name) => Ok(self.name(name)),
@@ -233,13 +259,45 @@ impl Compiler<'_> {
         {
             return Ok(Node::Type(kind));
         }
-        let operand = self.boxed(&select.operand)?;
+        let operand = self.node(&select.operand.expr)?;
         let field = select.field.clone();
-        Ok(if select.test {
-            Node::Has { operand, field }
-        } else {
-            Node::Select { operand, field }
-        })
+        if select.test {
+            return Ok(Node::Has {
+                operand: Box::new(operand),
+                field,
+            });
+        }
+        Ok(self.field(operand, field))
+    }
+
+    /// A constant field of what `operand` is.
+    fn field(&mut self, operand: Node, field: String) -> Node {
+        match operand {
+            Node::Name { index, .. } => {
+                self.paths += 1;
+                Node::Path {
+                    slot: self.paths - 1,
+                    index,
+                    fields: vec![field],
+                }
+            }
+            Node::Path {
+                slot,
+                index,
+                mut fields,
+            } => {
+                fields.push(field);
+                Node::Path {
+                    slot,
+                    index,
+                    fields,
+                }
+            }
+            other => Node::Select {
+                operand: Box::new(other),
+                field,
+            },
+        }
     }
 
     fn call(&mut self, call: &CallExpr) -> Result<Node, CompileError> {
@@ -251,7 +309,17 @@ impl Compiler<'_> {
             }
             if let Some(operator) = Operator::from_call(&call.func_name) {
                 let pair = [self.node(&left.expr)?, self.node(&right.expr)?];
-                return Ok(Node::Binary(operator, Box::new(pair)));
+                return Ok(match (operator, pair) {
+                    // What is no map is told so in other words when indexed: only paths are fields.
+                    (
+                        Operator::Index,
+                        [
+                            operand @ (Node::Name { .. } | Node::Path { .. }),
+                            Node::Text(key),
+                        ],
+                    ) => self.field(operand, key),
+                    (operator, pair) => Node::Binary(operator, Box::new(pair)),
+                });
             }
         }
         match (call.func_name.as_str(), &call.target, call.args.as_slice()) {
@@ -421,21 +489,26 @@ impl Program {
     }
 
     fn collect(&self, node: &Node, found: &mut Vec<Reference>) {
-        if let Some((index, kind, fields)) = chain(node) {
-            let type_alone = kind.is_some() && fields.is_empty();
+        let mut add = |index: usize, fields: &[String], last: Option<&String>| {
+            let fields = fields.iter().chain(last).cloned().collect();
             let reference = Reference {
                 name: self.names[index].clone(),
                 fields,
             };
-            if !type_alone && !found.contains(&reference) {
+            if !found.contains(&reference) {
                 found.push(reference);
             }
-            return;
-        }
+        };
         match node {
-            Node::Select { operand, .. } | Node::Has { operand, .. } => {
-                self.collect(operand, found);
-            }
+            // The name of a type alone is that type, unless the scope says otherwise.
+            Node::Name { index, kind: None } => add(*index, &[], None),
+            Node::Path { index, fields, .. } => add(*index, fields, None),
+            Node::Has { operand, field } => match &**operand {
+                Node::Name { index, .. } => add(*index, &[], Some(field)),
+                Node::Path { index, fields, .. } => add(*index, fields, Some(field)),
+                other => self.collect(other, found),
+            },
+            Node::Select { operand, .. } => self.collect(operand, found),
             Node::Not(operand) | Node::Negate(operand) | Node::Matches(operand, _) => {
                 self.collect(operand, found);
             }
@@ -460,31 +533,6 @@ impl Program {
                 self.collect(&fold.body, found);
             }
             _ => {}
-        }
-    }
-}
-
-/// A name followed by nothing but constant fields.
-fn chain(mut node: &Node) -> Option<(usize, Option<Kind>, Vec<String>)> {
-    let mut fields = Vec::new();
-    loop {
-        match node {
-            Node::Name { index, kind } => {
-                fields.reverse();
-                return Some((*index, *kind, fields));
-            }
-            Node::Select { operand, field } | Node::Has { operand, field } => {
-                fields.push(field.clone());
-                node = operand;
-            }
-            Node::Binary(Operator::Index, pair) => {
-                let [operand, Node::Text(key)] = &**pair else {
-                    return None;
-                };
-                fields.push(key.clone());
-                node = operand;
-            }
-            _ => return None,
         }
     }
 }

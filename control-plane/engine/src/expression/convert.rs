@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chrono::DateTime;
 use serde_json::{Map, Number, Value as Json};
 
+use super::api::shorten;
 use super::evaluate::{Budget, Fault};
 use super::function::owned;
 use super::limit::{DATA_DEPTH_MAX, RESULT_BYTES_MAX};
@@ -52,7 +53,7 @@ pub(super) fn to_uint<'a>(value: &Value<'_>) -> Converted<'a> {
         Value::Int(value) => u64::try_from(*value)
             .map(Value::Uint)
             .map_err(|_| beyond(value, "uint")),
-        Value::Double(value) if *value > -1.0 && *value < UINT_END => {
+        Value::Double(value) if *value >= 0.0 && *value < UINT_END => {
             Ok(Value::Uint(*value as u64))
         }
         Value::Double(value) => Err(beyond(value, "uint")),
@@ -194,7 +195,8 @@ fn to_json_within(value: &Value<'_>, budget: &mut Budget, depth: usize) -> Resul
                         weigh(budget, text_bytes(&name) + 2)?;
                         let field = to_json_within(field, budget, depth)?;
                         if fields.contains_key(&name) {
-                            let message = format!("two keys of a map are `{name}` in JSON");
+                            let message =
+                                format!("two keys of a map are `{}` in JSON", shorten(&name));
                             return Err(Fault::new(message));
                         }
                         fields.insert(name, field);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use super::api::{Lookup, Scope};
+use super::api::{Lookup, Resolved, Scope, shorten};
 use super::compile::{Fold, Macro, Node, Program};
 use super::limit::{BYTES_PER_STEP, LIST_ITEMS_MAX, STEPS_MAX};
 use super::nearest::hint;
@@ -80,9 +80,12 @@ pub(super) fn run(
     budget: &mut Budget,
 ) -> Result<Json, String> {
     let cells: Vec<OnceCell<Lookup>> = program.names.iter().map(|_| OnceCell::new()).collect();
+    let paths: Vec<OnceCell<Option<Resolved>>> =
+        (0..program.paths).map(|_| OnceCell::new()).collect();
     let mut machine = Machine {
         program,
         cells: &cells,
+        paths: &paths,
         scope,
         variables: Vec::new(),
         budget,
@@ -97,6 +100,7 @@ pub(super) fn run(
 struct Machine<'a, 'b> {
     program: &'a Program,
     cells: &'a [OnceCell<Lookup>],
+    paths: &'a [OnceCell<Option<Resolved>>],
     scope: &'a dyn Scope,
     variables: Vec<Value<'a>>,
     budget: &'b mut Budget,
@@ -116,6 +120,11 @@ impl<'a> Machine<'a, '_> {
             Node::Bytes(value) => Ok(Value::Bytes(Arc::clone(value))),
             Node::Type(kind) => Ok(Value::Type(*kind)),
             Node::Name { index, kind } => self.name(*index, *kind),
+            Node::Path {
+                slot,
+                index,
+                fields,
+            } => self.path(*slot, *index, fields),
             Node::Variable(slot) => Ok(self.variables[*slot].clone()),
             Node::Select { operand, field } => self.select(operand, field),
             Node::Has { operand, field } => self.has(operand, field),
@@ -148,6 +157,40 @@ impl<'a> Machine<'a, '_> {
             ))),
             (Lookup::Ambiguous(message), _) => Err(Fault::new(message.clone())),
         }
+    }
+
+    fn path(
+        &mut self,
+        slot: usize,
+        index: usize,
+        fields: &'a [String],
+    ) -> Result<Value<'a>, Fault> {
+        let (name, scope, paths) = (&self.program.names[index], self.scope, self.paths);
+        let resolved = paths[slot].get_or_init(|| scope.lookup_path(name, fields));
+        let (mut value, rest) = match resolved {
+            None => (self.name(index, None)?, fields),
+            Some(resolved) => {
+                let count = resolved.fields.min(fields.len());
+                let (taken, rest) = fields.split_at(count);
+                match &resolved.lookup {
+                    Lookup::Found(value) => (Value::from_json(value), rest),
+                    Lookup::Ambiguous(message) => return Err(Fault::new(message.clone())),
+                    Lookup::Unknown { suggestion } => {
+                        let (what, word) = match taken.last() {
+                            Some(field) => ("no such key", field),
+                            None => ("unknown name", name),
+                        };
+                        let hint = hint(suggestion.as_deref());
+                        return Err(Fault::new(format!("{what} `{word}`{hint}")));
+                    }
+                }
+            }
+        };
+        for field in rest {
+            self.budget.pay(1)?;
+            value = operator::select(&value, field, self.budget)?;
+        }
+        Ok(value)
     }
 
     fn select(&mut self, operand: &'a Node, field: &'a str) -> Result<Value<'a>, Fault> {
@@ -264,7 +307,7 @@ impl<'a> Machine<'a, '_> {
             }
             for (known, _) in &entries {
                 if value::equal(known, &key, self.budget)? {
-                    let shown = convert::key(&key);
+                    let shown = shorten(&convert::key(&key));
                     return Err(Fault::new(format!(
                         "the key `{shown}` stands twice in a map"
                     )));

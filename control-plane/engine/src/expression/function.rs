@@ -226,7 +226,7 @@ pub(super) fn pattern(source: &str) -> Result<Regex, String> {
     }
     RegexBuilder::new(source)
         .size_limit(PATTERN_COMPILED_BYTES_MAX)
-        .dfa_size_limit(4 * PATTERN_COMPILED_BYTES_MAX)
+        .dfa_size_limit(PATTERN_COMPILED_BYTES_MAX)
         .nest_limit(PATTERN_NESTING_MAX)
         .build()
         .map_err(|error| match error {

@@ -36,7 +36,7 @@ pub const DATA_DEPTH_MAX: usize = 256;
 pub const PATTERN_BYTES_MAX: usize = 1024;
 
 /// Bytes a compiled pattern may take.
-pub const PATTERN_COMPILED_BYTES_MAX: usize = 256 * 1024;
+pub const PATTERN_COMPILED_BYTES_MAX: usize = 1024 * 1024;
 
 /// Brackets within brackets in a pattern.
 pub const PATTERN_NESTING_MAX: u32 = 32;

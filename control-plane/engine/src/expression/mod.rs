@@ -27,7 +27,7 @@ mod value;
 
 pub mod limit;
 
-pub use api::{EvaluateError, Expression, Lookup, ParseError, Reference, Scope};
+pub use api::{EvaluateError, Expression, Lookup, ParseError, Reference, Resolved, Scope};
 pub use template::{Template, TemplateError};
 
 #[cfg(test)]

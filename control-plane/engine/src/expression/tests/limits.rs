@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Fields, fails, refused};
 use crate::expression::limit::{SOURCE_BYTES_MAX, STEPS_MAX};
-use crate::expression::{Expression, Lookup, Scope, Template};
+use crate::expression::{Expression, Lookup, Resolved, Scope, Template};
 
 fn steps_message() -> String {
     format!("the evaluation takes more than {STEPS_MAX} steps; work on less data")
@@ -186,6 +186,56 @@ fn names_are_looked_up_once_and_only_when_needed() {
     assert_eq!(count("[1, 2, 3].map(i, i + a.x)"), 1);
     assert_eq!(count("true || a.x == 1"), 0);
     assert_eq!(count("true ? a.x : b.x"), 1);
+}
+
+/// A scope whose steps are kept apart and cannot be had as a whole.
+struct Steps;
+
+impl Scope for Steps {
+    fn lookup(&self, name: &str) -> Lookup {
+        panic!("`{name}` must not be put together")
+    }
+
+    fn lookup_path(&self, name: &str, fields: &[String]) -> Option<Resolved> {
+        assert_eq!(name, "steps");
+        let lookup = match fields[0].as_str() {
+            "a-b" => Lookup::Found(Arc::new(json!({"x": {"y": 7}}))),
+            "both" => Lookup::Ambiguous("`both` is two".to_owned()),
+            other => Lookup::unknown(other, ["a-b"]),
+        };
+        Some(Resolved {
+            fields: if fields.len() > 1 { 2 } else { 1 },
+            lookup,
+        })
+    }
+}
+
+#[test]
+fn a_scope_in_parts_answers_paths() {
+    let run = |expression: &str| {
+        let result = Expression::parse(expression).unwrap().evaluate(&Steps);
+        result.map_or_else(|error| error.message, |value| value.to_string())
+    };
+    assert_eq!(run("steps['a-b'].output.x.y"), "7");
+    assert_eq!(run("steps['a-b'].output"), r#"{"x":{"y":7}}"#);
+    assert_eq!(
+        run("has(steps['a-b'].output.x) && !has(steps['a-b'].output.z)"),
+        "true"
+    );
+    assert_eq!(run("[1].map(i, steps['a-b'].output['x'].y + i)"), "[8]");
+    assert_eq!(
+        run("steps['a-b'].output.y"),
+        "no such key `y`, did you mean `x`?"
+    );
+    assert_eq!(run("steps.a_b"), "no such key `a_b`, did you mean `a-b`?");
+    assert_eq!(run("steps.both.output"), "`both` is two");
+}
+
+#[test]
+fn expressions_cross_threads() {
+    fn crosses<T: Send + Sync + Clone + 'static>() {}
+    crosses::<Expression>();
+    crosses::<Template>();
 }
 
 fn world() -> Fields {

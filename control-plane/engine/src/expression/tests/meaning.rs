@@ -223,6 +223,7 @@ fn strings_are_searched() {
         "'hello'.startsWith('he') && 'hello'.endsWith('lo') && !'a'.endsWith('b')",
         "'v1.2'.matches('^v[0-9]+\\\\.[0-9]+$') && matches('abc', 'b')",
         "'abc'.matches('a' + '.c')",
+        "'agent-6'.matches('^[\\\\w-]{1,20}$')",
     ] {
         holds(expression);
     }
