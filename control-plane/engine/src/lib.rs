@@ -1,11 +1,42 @@
 //! The engine: decides, and does nothing.
 //!
 //! State in, command in, time in; events and effects out. No I/O, no clock, no randomness, no
-//! async: the same input gives the same output.
+//! async: the same input gives the same output. Reading order:
+//!
+//! - `definition` makes a `graph` of a YAML text, with `expression`s in it;
+//! - `start` and `decide` make a `Transition`: `event`s to be stored, then `effect`s to be done;
+//! - `state` is what the events fold to; `view` is what people read of it;
+//! - `advance` (what begins and ends), `failure` (what stops), `rollback` (what is undone) are the
+//!   rules.
 
+pub mod definition;
 pub mod expression;
 pub mod graph;
 pub mod id;
 pub mod task;
 
+pub mod command;
+pub mod effect;
+pub mod event;
+pub mod limits;
+
+mod advance;
+mod decide;
+mod failure;
+mod instance;
+mod lookup;
+mod order;
+mod rejection;
+mod rollback;
+mod state;
+mod view;
+
+pub use command::Command;
+pub use decide::{Transition, decide, start};
+pub use effect::Effect;
+pub use event::Event;
 pub use id::{ContentHash, InstanceId, Instant, RunId};
+pub use instance::Status;
+pub use rejection::Rejection;
+pub use state::{Phase, State};
+pub use view::{Counts, EndedStatus, RunStatus, StepView, Waiting};

@@ -116,6 +116,9 @@ pub struct TaskOrder {
     pub fairness_key: Arc<str>,
     /// At least once or at most once.
     pub delivery: Delivery,
+    /// A task that must run at most once was begun before its owner died: it is not given out
+    /// again; unless an agent claims it, it is reported as lost.
+    pub begun: bool,
     /// The epoch under which the run is owned; part of the lease token.
     pub epoch: u64,
 }

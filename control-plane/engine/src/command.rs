@@ -1,0 +1,122 @@
+//! Everything that can be asked of a run.
+
+use std::sync::Arc;
+
+use crate::event::{Ending, KeyKind, Origin};
+use crate::id::InstanceId;
+use crate::task::{Json, TaskReport};
+
+/// Something asked of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// This replica takes the run over.
+    Adopt {
+        /// The replica's epoch.
+        epoch: u64,
+    },
+    /// Dispatch reports of a task.
+    Report(TaskReport),
+    /// Time has passed.
+    Tick,
+    /// A named signal.
+    Signal {
+        /// Its name.
+        signal: String,
+        /// What it carries, JSON text.
+        payload: Json,
+        /// Who sends it.
+        origin: Origin,
+    },
+    /// A decision on a step that asks a person.
+    Decide {
+        /// The step's path.
+        path: String,
+        /// Approve or reject.
+        approve: bool,
+        /// A comment.
+        comment: String,
+        /// Who decides.
+        origin: Origin,
+    },
+    /// Stop.
+    Cancel {
+        /// Why.
+        reason: String,
+        /// Who asks.
+        origin: Origin,
+    },
+    /// Start nothing new.
+    Pause {
+        /// Why.
+        reason: String,
+        /// Who asks.
+        origin: Origin,
+    },
+    /// Go on.
+    Resume {
+        /// Who asks.
+        origin: Origin,
+    },
+    /// Take a failed run up again.
+    Retry {
+        /// Who asks.
+        origin: Origin,
+    },
+    /// A child run ended, or could not be started.
+    ChildEnded {
+        /// The step that waits for it.
+        instance: InstanceId,
+        /// How it ended.
+        status: Ending,
+        /// Its outputs.
+        outputs: Option<Json>,
+        /// Why it failed.
+        error: Option<String>,
+    },
+    /// A key was granted; without an instance, to the run.
+    Granted {
+        /// The step that waits for it.
+        instance: Option<InstanceId>,
+        /// Which of its keys.
+        which: KeyKind,
+    },
+    /// A key was refused for good; without an instance, to the run.
+    Refused {
+        /// The step that waits for it.
+        instance: Option<InstanceId>,
+        /// Why.
+        reason: String,
+    },
+    /// Another takes the key of a holder, who is to stop.
+    Displaced {
+        /// The step that holds it; `None`: the run.
+        instance: Option<InstanceId>,
+        /// Which key.
+        key: Arc<str>,
+    },
+    /// A notification was sent, or there is nowhere to send it.
+    Notified {
+        /// The step that waits for it.
+        instance: InstanceId,
+        /// Where it went; `None`: no channel is configured.
+        sent: Option<Vec<String>>,
+        /// Why it could not be sent.
+        error: Option<String>,
+    },
+}
+
+impl Command {
+    /// Who asks, where somebody does.
+    #[must_use]
+    pub fn origin(&self) -> Option<&Origin> {
+        match self {
+            Self::Signal { origin, .. }
+            | Self::Decide { origin, .. }
+            | Self::Cancel { origin, .. }
+            | Self::Pause { origin, .. }
+            | Self::Resume { origin }
+            | Self::Retry { origin } => Some(origin),
+            _ => None,
+        }
+    }
+}
