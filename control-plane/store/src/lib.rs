@@ -1,1 +1,216 @@
-//! To come.
+//! Who remembers: the runs, their journals and everything else that must outlive a process.
+//!
+//! One trait in domain words, [`Store`], with SQLite and PostgreSQL behind it; both pass the same
+//! conformance suite. SQL stands in this crate alone. The store reads no clock (times are handed
+//! in) and knows nothing of what the bytes in a journal row mean.
+
+mod error;
+mod rows;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use engine::{ContentHash, RunId};
+
+pub use error::Error;
+pub use rows::{
+    Commit, Cursor, DeadLetterFilter, DeadLetterRow, JournalRow, Micros, Outcome, OwnerId,
+    Registration, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, WorkflowRow,
+};
+
+/// Bounds of the store, all in one place.
+pub mod limits {
+    /// Transitions in one batch of [`commit`](crate::Store::commit).
+    pub const BATCH_TRANSITIONS_MAX: usize = 500;
+    /// Events in one batch.
+    pub const BATCH_EVENTS_MAX: usize = 100_000;
+    /// Rows of one page; a greater limit is cut to it.
+    pub const PAGE_ROWS_MAX: u32 = 1000;
+    /// A journal body longer than this is kept as a content-addressed blob.
+    pub const JOURNAL_BODY_BYTES_MAX: usize = 16 * 1024;
+    /// A blob.
+    pub const BLOB_BYTES_MAX: usize = 64 * 1024 * 1024;
+    /// A name, id or other short text that stands in a column of its own.
+    pub const TEXT_BYTES_MAX: usize = 4096;
+    /// A definition.
+    pub const DEFINITION_BYTES_MAX: usize = 1024 * 1024;
+}
+
+/// Opens the database at `url` and brings its schema up to date.
+///
+/// `sqlite:/path/file.db` (made when it is not there) or `postgres://user@host/database`.
+///
+/// # Errors
+/// [`Error::Url`] when the address is not one of these, [`Error::NewerSchema`] when a newer
+/// release has been at work on it, [`Error::Unavailable`] when it cannot be reached.
+pub async fn open(url: &str) -> Result<Arc<dyn Store>, Error> {
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+    Err(Error::Url(format!(
+        "`{scheme}:` is no known kind of database; give sqlite:/path/file.db or \
+         postgres://user@host/database"
+    )))
+}
+
+/// The memory of the control plane.
+///
+/// Limits of pages are cut to [`limits::PAGE_ROWS_MAX`]. Every `at` and `before` is a time that
+/// the caller read from its clock.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Commits transitions of many runs in one transaction, a run at most once in a batch.
+    ///
+    /// Gives an [`Outcome`] for each, in order; one that loses, loses alone. A transition wins when
+    /// the stored version is `expected_version` and the stored owner is `row.owner`: a commit never
+    /// changes the owner, only [`adopt`](Self::adopt) does. Bodies over
+    /// [`limits::JOURNAL_BODY_BYTES_MAX`] are kept as blobs and come back whole.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] when it cannot be told whether the batch was written: adopt each of its
+    /// runs again, commit the adoption, and fold. After every other error nothing was written.
+    async fn commit(&self, batch: &[Commit]) -> Result<Vec<Outcome>, Error>;
+
+    /// Makes `owner` the owner of a run, finished or not, and gives the row as it then is.
+    ///
+    /// Waits for a commit of that run in flight. It raises no version and writes no journal: the
+    /// adoption's event comes by [`commit`](Self::commit) with the version found here. From then on
+    /// commits of every other owner lose. `None` when there is no such run.
+    async fn adopt(&self, run: RunId, owner: OwnerId, at: Micros) -> Result<Option<RunRow>, Error>;
+
+    /// A run and its whole journal in order, bodies resolved.
+    async fn fold(&self, run: RunId) -> Result<Option<(RunRow, Vec<JournalRow>)>, Error>;
+
+    /// Runs that have not ended, by id, past `after`.
+    async fn unfinished(&self, after: Option<RunId>, limit: u32) -> Result<Vec<RunRow>, Error>;
+
+    /// A run's journal past `after_seq`, in order, bodies resolved.
+    async fn journal(
+        &self,
+        run: RunId,
+        after_seq: i64,
+        limit: u32,
+    ) -> Result<Vec<JournalRow>, Error>;
+
+    /// One run.
+    async fn run(&self, run: RunId) -> Result<Option<RunRow>, Error>;
+
+    /// A page of runs by (creation time, id), past `after` in the direction asked for.
+    async fn runs(
+        &self,
+        filter: &RunFilter,
+        after: Option<Cursor<RunId>>,
+        ascending: bool,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, Error>;
+
+    /// Keeps a definition under the hash of its text; keeping it twice is keeping it once.
+    async fn put_definition(&self, hash: ContentHash, yaml: &str) -> Result<(), Error>;
+
+    /// The text of a definition.
+    async fn definition(&self, hash: ContentHash) -> Result<Option<String>, Error>;
+
+    /// Registers a version of a workflow.
+    ///
+    /// A version that is there is replaced only when `replace`, and then only when `etag`, if
+    /// given, is the stored one. An `etag` given for a version that is not there is a mismatch.
+    async fn register_workflow(
+        &self,
+        row: &WorkflowRow,
+        replace: bool,
+        etag: Option<&str>,
+    ) -> Result<Registration, Error>;
+
+    /// A version of a workflow; without `version` the one first registered last.
+    async fn workflow(
+        &self,
+        tenant: &str,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<Option<WorkflowRow>, Error>;
+
+    /// Versions of workflows by (name, version), past `after`; of one workflow when `name` is given.
+    async fn workflows(
+        &self,
+        tenant: &str,
+        name: Option<&str>,
+        after: Option<(&str, &str)>,
+        limit: u32,
+    ) -> Result<Vec<WorkflowRow>, Error>;
+
+    /// Adds a schedule, or gives one that is there a new `spec`; gives the row as it then is.
+    ///
+    /// Version, last instant and owner of a row that is there stay, save that another `spec` raises
+    /// the version.
+    async fn put_schedule(&self, id: &ScheduleId, spec: &[u8]) -> Result<ScheduleRow, Error>;
+
+    /// All schedules, by id, past `after`.
+    async fn schedules(
+        &self,
+        after: Option<&ScheduleId>,
+        limit: u32,
+    ) -> Result<Vec<ScheduleRow>, Error>;
+
+    /// Notes that `owner` took `instant` of a schedule whose version is still `expected_version`,
+    /// and raises the version. Gives whether it was.
+    async fn advance_schedule(
+        &self,
+        id: &ScheduleId,
+        expected_version: i64,
+        instant: Micros,
+        owner: OwnerId,
+    ) -> Result<bool, Error>;
+
+    /// Removes a schedule; gives whether it was there.
+    async fn delete_schedule(&self, id: &ScheduleId) -> Result<bool, Error>;
+
+    /// What was answered to a request, if it is known.
+    async fn request(&self, tenant: &str, request_id: &str) -> Result<Option<RequestRow>, Error>;
+
+    /// Notes a request that belongs to no commit; gives the row that is there already instead.
+    async fn put_request(&self, row: &RequestRow) -> Result<Option<RequestRow>, Error>;
+
+    /// Forgets at most `limit` requests from before `before`; gives how many.
+    async fn expire_requests(&self, before: Micros, limit: u32) -> Result<u64, Error>;
+
+    /// A page of dead letters by (time, id), past `after`.
+    async fn dead_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        after: Option<Cursor<String>>,
+        limit: u32,
+    ) -> Result<Vec<DeadLetterRow>, Error>;
+
+    /// One dead letter.
+    async fn dead_letter(&self, id: &str) -> Result<Option<DeadLetterRow>, Error>;
+
+    /// Removes a dead letter; gives whether it was there.
+    async fn delete_dead_letter(&self, id: &str) -> Result<bool, Error>;
+
+    /// Keeps `bytes` under their hash, and touches them if they are there already.
+    async fn put_blob(&self, bytes: &[u8], at: Micros) -> Result<ContentHash, Error>;
+
+    /// The bytes of that hash.
+    async fn blob(&self, hash: ContentHash) -> Result<Option<Vec<u8>>, Error>;
+
+    /// Removes at most `limit` blobs that no run refers to and nothing touched since `before`.
+    async fn collect_blobs(&self, before: Micros, limit: u32) -> Result<u64, Error>;
+
+    /// Removes at most `limit` runs, oldest end first, with their journals and dead letters.
+    ///
+    /// Those are runs that ended before `before`, and runs that are not among the `keep_newest`
+    /// that ended last.
+    async fn delete_finished(
+        &self,
+        before: Micros,
+        keep_newest: u64,
+        limit: u32,
+    ) -> Result<u64, Error>;
+
+    /// Whether the database answers.
+    async fn health(&self) -> Result<(), Error>;
+
+    /// `sqlite` or `postgres`.
+    fn kind(&self) -> &'static str;
+
+    /// Closes all connections once what is under way has ended; later calls are unavailable.
+    async fn close(&self);
+}

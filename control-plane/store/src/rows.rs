@@ -1,0 +1,242 @@
+//! What goes in and comes out: plain data, one type a row. No behaviour, no SQL.
+
+use std::fmt;
+use std::sync::Arc;
+
+use engine::{ContentHash, RunId};
+use uuid::Uuid;
+
+/// A point in time: microseconds since the Unix epoch, UTC.
+pub type Micros = i64;
+
+/// One life of one replica: whoever holds runs. A replica that starts again is another owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OwnerId(pub Uuid);
+
+impl fmt::Display for OwnerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+/// One transition of one run.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// Which run.
+    pub run: RunId,
+    /// The version it was decided on; 0 inserts the run.
+    pub expected_version: i64,
+    /// The row as it is afterwards. Of a run that is there, tenant, workflow, version name,
+    /// definition, creation time and parent stay as they are, and `owner` must be the stored one.
+    pub row: RunRow,
+    /// What happened: sequence numbers from `expected_version + 1` to `row.version`, without gaps.
+    pub events: Vec<JournalRow>,
+    /// The request behind it; one that is known already makes the transition lose.
+    pub request: Option<RequestRow>,
+    /// Dead letters that came to be.
+    pub dead_letters: Vec<DeadLetterRow>,
+    /// Ids of dead letters of this run that are settled. They are removed before the new are added.
+    pub remove_dead_letters: Vec<String>,
+    /// Blobs that the events' payloads refer to, beyond the bodies that the store itself puts into
+    /// blobs. They must be stored; they are kept as long as the run.
+    pub blobs: Vec<ContentHash>,
+}
+
+/// What became of one transition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is written.
+    Committed,
+    /// The version or the owner is another than expected; or the run to insert is there.
+    Conflict,
+    /// The request is known: this is what it led to.
+    DuplicateRequest {
+        /// The run it led to, if it was about one.
+        run_id: Option<RunId>,
+        /// The hash of the body it came with.
+        body_hash: ContentHash,
+    },
+    /// The transition can never be written: it breaks a rule of [`Commit`] or a limit.
+    Refused {
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// A run as lists show it and as its next transition finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunRow {
+    /// Its id.
+    pub run_id: RunId,
+    /// Whose it is.
+    pub tenant: String,
+    /// The name of its workflow.
+    pub workflow: String,
+    /// The version of its workflow.
+    pub version_name: String,
+    /// What it runs.
+    pub definition_hash: ContentHash,
+    /// Its status, as the caller numbers them.
+    pub status: i16,
+    /// The sequence number of the last event in its journal.
+    pub version: i64,
+    /// Who holds it.
+    pub owner: Option<OwnerId>,
+    /// When it was made.
+    pub created_at: Micros,
+    /// When it ended, if it has.
+    pub ended_at: Option<Micros>,
+    /// The run that started it.
+    pub parent: Option<RunId>,
+    /// Greater goes first.
+    pub priority: i16,
+    /// Small JSON of the caller's.
+    pub labels: Vec<u8>,
+    /// Small JSON of the caller's: what lists show.
+    pub summary: Vec<u8>,
+    /// When it wants to be woken.
+    pub wake_at: Option<Micros>,
+}
+
+/// One event of a run's journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JournalRow {
+    /// Its place, from 1.
+    pub seq: i64,
+    /// When it happened.
+    pub at: Micros,
+    /// What kind of event it is, as the caller numbers them.
+    pub kind: i16,
+    /// The version of that kind's body.
+    pub schema: i16,
+    /// JSON text.
+    pub body: Arc<[u8]>,
+}
+
+/// A place between two rows of a list that is ordered by time and id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor<Id> {
+    /// The time of the last row seen.
+    pub at: Micros,
+    /// Its id.
+    pub id: Id,
+}
+
+/// Which runs; what is not given does not matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunFilter {
+    /// Of this tenant.
+    pub tenant: Option<String>,
+    /// Of this workflow.
+    pub workflow: Option<String>,
+    /// In this status.
+    pub status: Option<i16>,
+    /// Started by this run.
+    pub parent: Option<RunId>,
+}
+
+/// A version of a workflow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkflowRow {
+    /// Whose it is.
+    pub tenant: String,
+    /// Its name.
+    pub name: String,
+    /// The name of the version.
+    pub version: String,
+    /// What it says.
+    pub definition_hash: ContentHash,
+    /// Changes with every replacement; made by the caller.
+    pub etag: String,
+    /// When it was registered, or replaced.
+    pub registered_at: Micros,
+    /// Small JSON of the caller's: what lists show.
+    pub summary: Vec<u8>,
+}
+
+/// What became of a registration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Registration {
+    /// It stands.
+    Registered,
+    /// The version is there and was not to be replaced: this is it.
+    Exists(WorkflowRow),
+    /// The stored etag is another, or the version is not there.
+    EtagMismatch {
+        /// The stored one.
+        stored: Option<String>,
+    },
+}
+
+/// What a schedule is known by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ScheduleId {
+    /// Whose it is.
+    pub tenant: String,
+    /// The workflow it starts.
+    pub workflow: String,
+    /// The schedule as it is written.
+    pub schedule: String,
+}
+
+/// How far a schedule has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScheduleRow {
+    /// Which one.
+    pub id: ScheduleId,
+    /// Small JSON of the caller's: time zone, overlap and such.
+    pub spec: Vec<u8>,
+    /// Rises with every change; from 1.
+    pub version: i64,
+    /// The last instant that was taken.
+    pub last_instant: Option<Micros>,
+    /// Who took it.
+    pub owner: Option<OwnerId>,
+}
+
+/// A request that must not be carried out twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestRow {
+    /// Whose it is.
+    pub tenant: String,
+    /// The id that the client gave it.
+    pub request_id: String,
+    /// The run it led to. In a commit: that commit's run, whatever stands here.
+    pub run_id: Option<RunId>,
+    /// The hash of what was asked, to tell a repetition from another request of the same id.
+    pub body_hash: ContentHash,
+    /// When it came.
+    pub at: Micros,
+    /// What was answered, if that is not made from the run.
+    pub response: Option<Vec<u8>>,
+}
+
+/// A task that was given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetterRow {
+    /// Its id, unique among all; derived by the caller.
+    pub id: String,
+    /// Whose it is.
+    pub tenant: String,
+    /// The run it belongs to. In a commit: that commit's run, whatever stands here.
+    pub run_id: RunId,
+    /// The workflow of that run.
+    pub workflow: String,
+    /// The step's path.
+    pub step: String,
+    /// When it was given up.
+    pub at: Micros,
+    /// JSON of the caller's.
+    pub body: Vec<u8>,
+}
+
+/// Which dead letters; what is not given does not matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeadLetterFilter {
+    /// Of this tenant.
+    pub tenant: Option<String>,
+    /// Of this workflow.
+    pub workflow: Option<String>,
+    /// Of this run.
+    pub run_id: Option<RunId>,
+}
