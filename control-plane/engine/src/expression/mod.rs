@@ -7,7 +7,7 @@
 //! expression and the values, evaluation ends within [`limit::STEPS_MAX`] steps and within a
 //! bounded amount of memory.
 //!
-//! The way of an expression: [`scan`](self) bounds the text before any recursion, the parser makes
+//! The way of an expression: `scan` bounds the text before any recursion, the parser makes
 //! a tree, `compile` resolves functions and names, `evaluate` computes.
 //!
 //! This module must not read a clock, the environment or anything else but the [`Scope`] it is

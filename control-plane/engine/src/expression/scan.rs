@@ -92,16 +92,7 @@ pub(super) fn check(text: &str) -> Result<(), ScanError> {
                 after_operand = false;
             }
             Kind::Unterminated => return Err(at("this string does not end".to_owned())),
-            Kind::Unknown => {
-                let found = text[token.start..token.end].escape_debug();
-                let remedy = match &text[token.start..token.end] {
-                    "=" => "; equality is `==`",
-                    "&" => "; both is `&&`",
-                    "|" => "; either is `||`",
-                    _ => "",
-                };
-                return Err(at(format!("unexpected character `{found}`{remedy}")));
-            }
+            Kind::Unknown => return Err(at(unexpected(&text[token.start..token.end]))),
         }
         if level.depth() + u32::try_from(open.len()).unwrap_or(u32::MAX) > DEPTH_MAX {
             return Err(at(format!(
@@ -119,6 +110,16 @@ pub(super) fn check(text: &str) -> Result<(), ScanError> {
             char::from(closer(level.bracket))
         ),
     })
+}
+
+fn unexpected(found: &str) -> String {
+    let remedy = match found {
+        "=" => "; equality is `==`",
+        "&" => "; both is `&&`",
+        "|" => "; either is `||`",
+        _ => "",
+    };
+    format!("unexpected character `{}`{remedy}", found.escape_debug())
 }
 
 fn closer(bracket: u8) -> u8 {
