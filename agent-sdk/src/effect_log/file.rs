@@ -1,0 +1,237 @@
+//! The file behind an effect log. A line is durable before a call returns that says so; a line
+//! that a crash cut off is as if it had never been begun.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::MutexGuard;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// What is known of an idempotency key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// The effect was begun; the text is a note in JSON that was left with it.
+    Begun(String),
+    /// The effect is there; the text is the output in JSON.
+    Done(String),
+    /// The effect is being undone; the text is its output in JSON, when there was one.
+    Undoing(Option<String>),
+    /// The effect is undone, or was never there; it may not come any more.
+    Undone,
+}
+
+/// The file and what was read from it.
+#[derive(Debug)]
+pub(super) struct MarkFile {
+    path: PathBuf,
+    file: Option<File>,
+    read_bytes: u64,
+    marks: HashMap<String, Mark>,
+}
+
+/// The log while nobody else works on it.
+#[derive(Debug)]
+pub struct Locked<'log> {
+    log: MutexGuard<'log, MarkFile>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    key: String,
+    mark: Word,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data: Option<Box<RawValue>>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Word {
+    Begun,
+    Done,
+    Undoing,
+    Undone,
+    Forgotten,
+}
+
+impl MarkFile {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, file: None, read_bytes: 0, marks: HashMap::new() }
+    }
+
+    /// Opens the file anew when it was never open or another one stands in its place.
+    fn open_locked(&mut self) -> io::Result<&mut File> {
+        loop {
+            if self.file.is_none() {
+                let file = OpenOptions::new().read(true).append(true).create(true).open(&self.path)?;
+                self.file = Some(file);
+                self.read_bytes = 0;
+                self.marks.clear();
+            }
+            let file = self.file.as_ref().expect("it was opened just above");
+            file.lock()?;
+            let here = file.metadata()?;
+            let same = std::fs::metadata(&self.path)
+                .is_ok_and(|there| (there.dev(), there.ino()) == (here.dev(), here.ino()));
+            if same {
+                return Ok(self.file.as_mut().expect("it was opened above"));
+            }
+            self.file = None;
+        }
+    }
+
+    fn read_new(&mut self) -> io::Result<()> {
+        let known = self.read_bytes;
+        let file = self.open_locked()?;
+        let length = file.metadata()?.len();
+        let mut from = self.read_bytes.min(known);
+        if length < from {
+            from = 0;
+            self.marks.clear();
+        }
+        if length == from {
+            self.read_bytes = from;
+            return Ok(());
+        }
+        let file = self.file.as_mut().expect("it is open and locked");
+        file.seek(SeekFrom::Start(from))?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text)?;
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        if whole < text.len() {
+            // A crash cut the last line off.
+            file.set_len(from + whole as u64)?;
+        }
+        for line in text[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let line: Line = serde_json::from_slice(line).map_err(|error| {
+                io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("{} is no effect log: {error}", self.path.display()),
+                )
+            })?;
+            apply(&mut self.marks, line);
+        }
+        self.read_bytes = from + whole as u64;
+        Ok(())
+    }
+
+    fn write(&mut self, line: Line, durable: bool) -> io::Result<()> {
+        let mut text = serde_json::to_vec(&line)?;
+        text.push(b'\n');
+        let file = self.file.as_mut().expect("it is open while it is locked");
+        file.write_all(&text)?;
+        self.read_bytes += text.len() as u64;
+        apply(&mut self.marks, line);
+        if durable {
+            let file = self.file.as_mut().expect("it is open while it is locked");
+            file.sync_data()?;
+        }
+        Ok(())
+    }
+}
+
+fn apply(marks: &mut HashMap<String, Mark>, line: Line) {
+    let data = line.data.map(|data| data.get().to_owned());
+    let null = || "null".to_owned();
+    let mark = match line.mark {
+        Word::Begun => Mark::Begun(data.unwrap_or_else(null)),
+        Word::Done => Mark::Done(data.unwrap_or_else(null)),
+        Word::Undoing => Mark::Undoing(data),
+        Word::Undone => Mark::Undone,
+        Word::Forgotten => {
+            marks.remove(&line.key);
+            return;
+        }
+    };
+    marks.insert(line.key, mark);
+}
+
+impl<'log> Locked<'log> {
+    pub(super) fn take(mut log: MutexGuard<'log, MarkFile>) -> io::Result<Self> {
+        log.read_new()?;
+        Ok(Self { log })
+    }
+
+    /// What is known of a key; `None` when nothing is.
+    pub fn mark(&self, key: &str) -> Option<&Mark> {
+        self.log.marks.get(key)
+    }
+
+    /// Marks an effect as begun, with a note (JSON) that helps to find out later whether it
+    /// came about. Durable when it returns.
+    pub fn begin(&mut self, key: &str, note: &str) -> io::Result<()> {
+        self.write(key, Word::Begun, Some(note), true)
+    }
+
+    /// Marks an effect as done, with its output (JSON). It need not be durable at once: a crash
+    /// leaves the mark `Begun`, and the effect is there to be found.
+    pub fn done(&mut self, key: &str, output: &str) -> io::Result<()> {
+        self.write(key, Word::Done, Some(output), false)
+    }
+
+    /// Marks that undoing begins; the output stays known. Durable when it returns.
+    pub fn undoing(&mut self, key: &str) -> io::Result<()> {
+        let output = match self.mark(key) {
+            Some(Mark::Done(output)) => Some(output.clone()),
+            Some(Mark::Undoing(output)) => output.clone(),
+            _ => None,
+        };
+        self.write(key, Word::Undoing, output.as_deref(), true)
+    }
+
+    /// Marks an effect as undone: it may not come any more. Durable when it returns.
+    pub fn undone(&mut self, key: &str) -> io::Result<()> {
+        self.write(key, Word::Undone, None, true)
+    }
+
+    /// Takes a beginning back: the effect certainly did not come about.
+    pub fn forget(&mut self, key: &str) -> io::Result<()> {
+        self.write(key, Word::Forgotten, None, false)
+    }
+
+    /// Begins an effect of which nothing is known; gives what was known before.
+    pub(super) fn begin_unless_known(&mut self, key: &str) -> io::Result<Option<Mark>> {
+        let known = self.mark(key).cloned();
+        if known.is_none() {
+            self.begin(key, "null")?;
+        }
+        Ok(known)
+    }
+
+    /// Marks as done what was begun; `false` when it was undone meanwhile.
+    pub(super) fn finish(&mut self, key: &str, output: &str) -> io::Result<bool> {
+        if matches!(self.mark(key), Some(Mark::Undoing(_) | Mark::Undone)) {
+            return Ok(false);
+        }
+        self.write(key, Word::Done, Some(output), true)?;
+        Ok(true)
+    }
+
+    /// Begins to undo; gives what was known before.
+    pub(super) fn begin_undo(&mut self, key: &str) -> io::Result<Option<Mark>> {
+        let known = self.mark(key).cloned();
+        match &known {
+            None => self.undone(key)?,
+            Some(Mark::Begun(_) | Mark::Done(_)) => self.undoing(key)?,
+            Some(Mark::Undoing(_) | Mark::Undone) => {}
+        }
+        Ok(known)
+    }
+
+    fn write(&mut self, key: &str, mark: Word, data: Option<&str>, durable: bool) -> io::Result<()> {
+        let data = data.map(|text| RawValue::from_string(text.to_owned())).transpose()?;
+        self.log.write(Line { key: key.to_owned(), mark, data }, durable)
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        if let Some(file) = &self.log.file {
+            // Closing the file unlocks it as well; nothing is lost when this fails.
+            let _ = file.unlock();
+        }
+    }
+}
