@@ -1,0 +1,134 @@
+//! Every bound of the control plane, named, in one place. Nothing else: no logic, no clocks
+//! (those of the protocol are in `dispatch::clocks`).
+
+use std::time::Duration;
+
+// Agents and their sessions.
+
+/// How many agents may be connected, or unreachable with tasks, at once.
+pub const SESSIONS_MAX: usize = 10_000;
+/// The largest number of slots or credits of one agent.
+pub const SLOTS_MAX: u32 = 10_000;
+/// How many actions one agent may offer.
+pub const ACTIONS_MAX: usize = 1_000;
+/// How many aliases one agent may have.
+pub const ALIASES_MAX: usize = 100;
+/// How many labels one agent may have.
+pub const LABELS_MAX: usize = 100;
+/// The longest name of a type, instance, alias, action or label, in bytes.
+pub const NAME_BYTES_MAX: usize = 256;
+/// The largest JSON Schema of an action's input or output, in bytes.
+pub const SCHEMA_BYTES_MAX: usize = 256 * 1024;
+/// How many tasks an agent may name as in flight when it registers.
+pub const CLAIMS_PER_AGENT_MAX: usize = 20_000;
+/// How many claims of tasks that are not known yet are remembered.
+pub const CLAIMS_MAX: usize = 200_000;
+/// An agent with so many unread frames gets no further tasks.
+pub const OUTBOX_FRAMES_FULL: usize = 256;
+/// An agent with so many unread frames is disconnected.
+pub const OUTBOX_FRAMES_MAX: usize = 16_384;
+/// How many frames a stream takes from its outbox at once.
+pub const OUTBOX_FRAMES_TAKEN: usize = 64;
+/// How many bytes of input one `Assign` frame carries before a further one is begun.
+pub const ASSIGN_BYTES: usize = 256 * 1024;
+/// The largest payload on the wire, in bytes.
+pub const PAYLOAD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The largest message on the wire, in bytes.
+pub const MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The longest message of a log line, of progress or of a failure, in bytes; what is longer
+/// is cut.
+pub const TEXT_BYTES_MAX: usize = 16 * 1024;
+/// The most tasks that one poll takes.
+pub const POLL_TASKS_MAX: u32 = 100;
+/// The longest that a poll waits.
+pub const POLL_WAIT_MAX: Duration = Duration::from_secs(60);
+/// The most frames in one report.
+pub const REPORT_FRAMES_MAX: usize = 1_000;
+/// How long a report waits until the results in it are durable.
+pub const REPORT_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long an agent may take to send its first frame.
+pub const REGISTER_WAIT_MAX: Duration = Duration::from_secs(10);
+
+// Tasks.
+
+/// A task lost more often than this fails with the code `lost`.
+pub const LOSSES_MAX: u32 = 8;
+/// How many ended tasks are remembered, so that a second delivery is known as such.
+pub const ENDED_TASKS_KEPT: usize = 100_000;
+/// How many checkpoints of failed attempts are kept for the next ones.
+pub const CHECKPOINTS_KEPT: usize = 10_000;
+/// How many bytes those checkpoints may have together.
+pub const CHECKPOINT_BYTES_KEPT: usize = 64 * 1024 * 1024;
+/// How many empty lanes of the queue are kept for tasks to come.
+pub const EMPTY_LANES_KEPT: usize = 1_024;
+/// How many shares of fairness keys that do not wait are kept.
+pub const IDLE_SHARES_KEPT: usize = 1_024;
+/// The largest weight of a fairness key.
+pub const WEIGHT_MAX: u32 = 1_000;
+/// How long one level of priority takes to be gained by waiting.
+pub const AGEING_STEP: Duration = Duration::from_secs(60);
+/// The highest priority.
+pub const PRIORITY_MAX: u8 = 9;
+/// How many updates of one run a slow watcher may lag behind before it misses some.
+pub const UPDATES_KEPT: usize = 1_024;
+
+// Circuit breakers.
+
+/// The span over which a circuit breaker counts.
+pub const BREAKER_WINDOW: Duration = Duration::from_secs(30);
+/// In how many parts that span slides.
+pub const BREAKER_BUCKETS: usize = 10;
+/// With fewer results than this in the window, a circuit breaker stays closed.
+pub const BREAKER_RESULTS_MIN: u32 = 20;
+/// It opens when at least this many of a hundred results are failures.
+pub const BREAKER_FAILURE_PERCENT: u32 = 50;
+/// How long it stays open the first time; doubled with each trial that fails.
+pub const BREAKER_OPEN_MIN: Duration = Duration::from_secs(5);
+/// How long it stays open at most.
+pub const BREAKER_OPEN_MAX: Duration = Duration::from_secs(60);
+
+// Figures.
+
+/// How far back the figures of agents reach.
+pub const FIGURES_SPAN: Duration = Duration::from_secs(24 * 60 * 60);
+/// How many pairs of agent type and action have figures; further ones are not counted.
+pub const FIGURES_SERIES_MAX: usize = 2_000;
+/// The default page of a list.
+pub const PAGE_SIZE_DEFAULT: usize = 100;
+/// The largest page of a list.
+pub const PAGE_SIZE_MAX: usize = 1_000;
+
+// Runs.
+
+/// How many commands may wait for the write path at once.
+pub const COMMANDS_QUEUED_MAX: usize = 65_536;
+/// How many commands may wait for one run at once.
+pub const COMMANDS_PER_RUN_MAX: usize = 10_000;
+/// How many commands of one run are decided in one transition.
+pub const COMMANDS_PER_TRANSITION_MAX: usize = 256;
+/// How many events one transition may collect before it is committed.
+pub const EVENTS_PER_TRANSITION_MAX: usize = 5_000;
+/// How many transitions one commit may hold.
+pub const BATCH_TRANSITIONS_MAX: usize = store::limits::BATCH_TRANSITIONS_MAX;
+/// How many bytes of journal bodies one commit may hold before a further transition is left over.
+pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How many runs are folded from the store at once.
+pub const LOADS_MAX: usize = 32;
+/// How many runs may be under way at once; more starts are refused for a while.
+pub const RUNS_ACTIVE_MAX: usize = 200_000;
+/// How many errands (child runs, notifications) are under way at once.
+pub const ERRANDS_MAX: usize = 256;
+/// How many compiled definitions are kept in memory.
+pub const GRAPHS_CACHED_MAX: usize = 1_024;
+/// How many unfinished runs are read from the store at once.
+pub const ADOPTION_PAGE: u32 = 1_000;
+/// How long a command waits for its answer before the client is told to try again.
+pub const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
+/// The first pause before something is tried again that the store could not do.
+pub const STORE_RETRY_MIN: Duration = Duration::from_millis(100);
+/// The longest such pause.
+pub const STORE_RETRY_MAX: Duration = Duration::from_secs(5);
+/// How often a watcher looks into the store although nothing woke it.
+pub const WATCH_LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How many concurrency keys and rate limits may be in use at once.
+pub const KEYS_MAX: usize = 100_000;

@@ -1,0 +1,284 @@
+//! The one write path: a run's commands -> `engine::decide` -> group commit -> effects.
+//!
+//! Nobody else writes the journal, and no effect is carried out before its transition is durable.
+//! Reads go to the store directly (`Runs::read`).
+
+mod commit;
+mod effects;
+mod keys;
+mod notify;
+mod slot;
+mod write_path;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use engine::event::{Origin, Parent, RunStarted};
+use engine::graph::Graph;
+use engine::{Command, Event, Instant, Rejection, RunId, State};
+use store::{JournalRow, OwnerId, RequestRow, RunRow, Store};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::clock::Clock;
+use crate::definitions::{self, Definitions};
+use crate::dispatch::Dispatcher;
+use crate::limits;
+
+pub use keys::Holding;
+pub use notify::Notifier;
+pub use write_path::{Parts, spawn};
+
+use slot::{Ask, Envelope, Reply};
+
+/// A run to be started.
+#[derive(Debug)]
+pub struct NewRun {
+    /// Its id.
+    pub id: RunId,
+    /// What it runs; the store has its text.
+    pub graph: Arc<Graph>,
+    /// How it starts.
+    pub started: RunStarted,
+    /// The request that asks for it.
+    pub request: Option<RequestRow>,
+}
+
+/// What became of a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Started {
+    /// It was started.
+    New(RunId),
+    /// The same request started this run before, or this run is there already.
+    Before(RunId),
+}
+
+/// Why something asked of a run was not done.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such run.
+    #[error("there is no run {0}")]
+    NotFound(RunId),
+    /// The engine said no.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The request id was used before with another body.
+    #[error("request id `{0}` was used before with another body")]
+    RequestIdReused(String),
+    /// Too much is under way; nothing was done.
+    #[error("{0}")]
+    Overloaded(String),
+    /// The store cannot be reached, or its answer is unknown; the same request may be repeated.
+    #[error("{0}; the same request can be repeated safely")]
+    Unavailable(String),
+    /// The run cannot be read; a defect, or a journal of a newer version.
+    #[error("run {0} is stuck: {1}")]
+    Stuck(RunId, String),
+}
+
+/// The way to all runs. Cheap to clone.
+#[derive(Clone)]
+pub struct Runs {
+    inbox: mpsc::Sender<Envelope>,
+    shared: Arc<Shared>,
+}
+
+/// What the write path and its users share.
+pub(crate) struct Shared {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) definitions: Definitions,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) owner: OwnerId,
+    pub(crate) epoch: u64,
+    pub(crate) dispatcher: Dispatcher,
+    watchers: Mutex<HashMap<RunId, watch::Sender<i64>>>,
+    pub(crate) stuck: Mutex<HashMap<RunId, String>>,
+    pub(crate) active: std::sync::atomic::AtomicUsize,
+}
+
+impl Runs {
+    /// Starts a run; returns once that is durable.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn start(&self, new: NewRun) -> Result<Started, Error> {
+        let id = new.id;
+        let (reply, answer) = oneshot::channel();
+        let ask = Ask::Start(Box::new(new));
+        self.send(Envelope { run: id, ask, reply: Reply::Started(reply) }).await?;
+        wait(answer).await
+    }
+
+    /// Asks something of a run; returns once what it changes is durable.
+    ///
+    /// # Errors
+    /// See [`Error`]. A repetition of a request that was carried out is no error.
+    pub async fn ask(&self, run: RunId, command: Command) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        let ask = Ask::Command(Box::new(command));
+        self.send(Envelope { run, ask, reply: Reply::Done(reply) }).await?;
+        match wait(answer).await {
+            Err(Error::Rejected(Rejection::Repeated)) => Ok(()),
+            Err(Error::Rejected(Rejection::RequestIdReused(id))) => {
+                Err(Error::RequestIdReused(id))
+            }
+            other => other,
+        }
+    }
+
+    async fn send(&self, envelope: Envelope) -> Result<(), Error> {
+        self.inbox.try_send(envelope).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => {
+                let max = limits::COMMANDS_QUEUED_MAX;
+                Error::Overloaded(format!("{max} commands wait already; try again shortly"))
+            }
+            mpsc::error::TrySendError::Closed(_) => {
+                Error::Unavailable("the server is stopping".to_owned())
+            }
+        })
+    }
+
+    /// A receiver that changes whenever something new stands in the run's journal.
+    #[must_use]
+    pub fn watch(&self, run: RunId) -> watch::Receiver<i64> {
+        let mut watchers = lock(&self.shared.watchers);
+        watchers.retain(|_, sender| sender.receiver_count() > 0);
+        watchers.entry(run).or_insert_with(|| watch::channel(0).0).subscribe()
+    }
+
+    /// A run's row and state, as the store has them.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable` or `Stuck`.
+    pub async fn read(&self, run: RunId) -> Result<(RunRow, State), Error> {
+        self.shared.fold(run).await
+    }
+
+    /// What is wrong with a run that is stuck.
+    #[must_use]
+    pub fn why_stuck(&self, run: RunId) -> Option<String> {
+        lock(&self.shared.stuck).get(&run).cloned()
+    }
+
+    /// How many runs are under way here.
+    #[must_use]
+    pub fn active(&self) -> usize {
+        self.shared.active.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// The store that all is in.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.shared.store
+    }
+
+    /// The definitions.
+    #[must_use]
+    pub fn definitions(&self) -> &Definitions {
+        &self.shared.definitions
+    }
+
+    /// The clock.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.shared.clock
+    }
+
+    /// The epoch under which this process owns runs.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.shared.epoch
+    }
+}
+
+impl std::fmt::Debug for Runs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runs").finish_non_exhaustive()
+    }
+}
+
+async fn wait<T>(answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
+    match tokio::time::timeout(limits::ANSWER_WAIT_MAX, answer).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => {
+            Err(Error::Unavailable("it is not known whether it was carried out".to_owned()))
+        }
+        Err(_) => Err(Error::Unavailable("the store did not answer in time".to_owned())),
+    }
+}
+
+impl Shared {
+    /// Tells watchers that a run's journal has grown.
+    pub(crate) fn wake(&self, run: RunId, version: i64) {
+        if let Some(sender) = lock(&self.watchers).get(&run) {
+            sender.send_replace(version);
+        }
+    }
+
+    /// Reads a run and folds its journal.
+    pub(crate) async fn fold(&self, run: RunId) -> Result<(RunRow, State), Error> {
+        let found = self.store.fold(run).await.map_err(unavailable)?;
+        let (row, journal) = found.ok_or(Error::NotFound(run))?;
+        let graph = self.definitions.graph(row.definition_hash).await.map_err(|error| {
+            match error {
+                definitions::Error::Store(error) => unavailable(error),
+                other => Error::Stuck(run, other.to_string()),
+            }
+        })?;
+        let state = fold(run, graph, &journal).map_err(|why| Error::Stuck(run, why))?;
+        Ok((row, state))
+    }
+}
+
+fn unavailable(error: store::Error) -> Error {
+    tracing::warn!(%error, "the store could not be read");
+    Error::Unavailable("the store cannot be read".to_owned())
+}
+
+/// Folds a journal.
+///
+/// # Errors
+/// With what is wrong with it.
+pub fn fold(run: RunId, graph: Arc<Graph>, journal: &[JournalRow]) -> Result<State, String> {
+    let folded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut rows = journal.iter();
+        let first = rows.next().ok_or("its journal is empty")?;
+        let event = Event::decode(first.kind, &first.body).map_err(|error| error.to_string())?;
+        let Event::RunStarted(started) = event else {
+            return Err("its journal does not begin with its start".to_owned());
+        };
+        let mut state = State::new(run, graph, *started, Instant(first.at))
+            .map_err(|error| error.to_string())?;
+        for row in rows {
+            let event = Event::decode(row.kind, &row.body).map_err(|error| error.to_string())?;
+            state.apply(&event, Instant(row.at));
+        }
+        state.settle_fold();
+        Ok(state)
+    }));
+    folded.unwrap_or_else(|_| Err("its journal cannot be folded".to_owned()))
+}
+
+/// The start of a child run or of a scheduled one, in the words of the journal.
+#[must_use]
+pub fn started(graph: &Graph, params: engine::task::Json, epoch: u64) -> RunStarted {
+    RunStarted {
+        workflow: graph.name.to_string(),
+        version: graph.version.clone(),
+        hash: graph.hash.to_string(),
+        params,
+        tenant: TENANT_DEFAULT.to_owned(),
+        origin: Origin::default(),
+        labels: std::collections::BTreeMap::new(),
+        priority: graph.priority,
+        parent: None::<Parent>,
+        epoch,
+        siblings: std::collections::BTreeMap::new(),
+    }
+}
+
+/// The tenant of everything until there is authentication.
+pub const TENANT_DEFAULT: &str = "default";
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
