@@ -158,7 +158,7 @@ impl<'a> Names<'a> {
         object.insert("status".to_owned(), json!(status_word(instance.status)));
         object.insert("success".to_owned(), json!(instance.status == Status::Success));
         object.insert("error".to_owned(), error);
-        object.insert("attempts".to_owned(), json!(self.state.attempts_made(n)));
+        object.insert("attempts".to_owned(), json!(self.state.attempts(n)));
         if let Value::Object(fields) = &output {
             for (name, value) in fields {
                 if name != "output" && !object.contains_key(name) {

@@ -254,6 +254,13 @@ impl State {
         }
     }
 
+    /// To be called behind the last event of a fold: what only `decide` uses is dropped; a
+    /// decision on `Command::Adopt` makes it anew.
+    pub fn settle_fold(&mut self) {
+        self.touched.clear();
+        self.work.clear();
+    }
+
     fn apply_step(&mut self, event: &Event, at: Instant) {
         let Some(n) = event.instance().filter(|n| n.index() < self.instances.len()) else {
             debug_assert!(false, "an event names a step instance that is there");

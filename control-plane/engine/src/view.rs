@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::event::{Ending, RunStarted, WaitingFor};
-use crate::graph::{Graph, ListId, NodeId, NodeKind};
+use crate::graph::{Action, Graph, ListId, NodeId, NodeKind};
 use crate::id::{InstanceId, Instant, RunId};
 use crate::instance::{ScopeId, Status};
 use crate::lookup::status_word;
@@ -201,6 +201,37 @@ impl State {
         TaskKey { run: self.id, instance: n, purpose }
     }
 
+    /// Whether nothing more can come of a task.
+    #[must_use]
+    pub fn is_task_settled(&self, key: &TaskKey) -> bool {
+        let Some(instance) = self.instances.get(key.instance.index()) else { return false };
+        match key.purpose {
+            Purpose::Do => instance.status.is_settled(),
+            Purpose::Undo => instance.detail().is_some_and(|detail| detail.undone),
+        }
+    }
+
+    /// The action of a step instance, where it is one.
+    #[must_use]
+    pub fn action_of(&self, n: InstanceId) -> Option<&Action> {
+        match &self.node(n).kind {
+            NodeKind::Action(action) => Some(action),
+            _ => None,
+        }
+    }
+
+    /// The input of a step instance's task, where it has one.
+    #[must_use]
+    pub fn task_input(&self, n: InstanceId) -> Option<Json> {
+        self.action_of(n).map(|_| self.order(n).input)
+    }
+
+    /// How many attempts were made of a step instance.
+    #[must_use]
+    pub fn attempts(&self, n: InstanceId) -> u32 {
+        self.instances[n.index()].attempt
+    }
+
     /// A step instance's path.
     #[must_use]
     pub fn path(&self, n: InstanceId) -> Arc<str> {
@@ -254,11 +285,6 @@ impl State {
         let scope = &self.scopes[scope.index()];
         let count = u32::try_from(self.graph.list(scope.list).nodes.len()).ok()?;
         self.output(InstanceId(scope.first + count - 1))
-    }
-
-    /// How many attempts were made of a step.
-    pub(crate) fn attempts_made(&self, n: InstanceId) -> u32 {
-        self.instances[n.index()].attempt
     }
 
     /// The steps directly before one: those it waits for, or, at the beginning of a block,
@@ -414,7 +440,7 @@ impl State {
             status: status_word(instance.status),
             output: self.output(n),
             error,
-            attempts: self.attempts_made(n),
+            attempts: self.attempts(n),
             start: (instance.ready_at != Instant::default()).then_some(instance.ready_at),
             end: instance.status.is_settled().then_some(instance.settled_at),
             by: detail.and_then(|detail| detail.by.clone()),

@@ -26,7 +26,7 @@ use crate::limits;
 
 pub use keys::Holding;
 pub use notify::Notifier;
-pub use write_path::{Parts, spawn};
+pub use write_path::{Inbox, Parts, spawn};
 
 use slot::{Ask, Envelope, Reply};
 
@@ -93,6 +93,7 @@ pub(crate) struct Shared {
     watchers: Mutex<HashMap<RunId, watch::Sender<i64>>>,
     pub(crate) stuck: Mutex<HashMap<RunId, String>>,
     pub(crate) active: std::sync::atomic::AtomicUsize,
+    pub(crate) keys: keys::Keys,
 }
 
 impl Runs {
@@ -157,6 +158,12 @@ impl Runs {
     #[must_use]
     pub fn why_stuck(&self, run: RunId) -> Option<String> {
         lock(&self.shared.stuck).get(&run).cloned()
+    }
+
+    /// Who holds a concurrency key.
+    #[must_use]
+    pub fn holding(&self, key: &str) -> Option<Holding> {
+        self.shared.keys.holding(key)
     }
 
     /// How many runs are under way here.

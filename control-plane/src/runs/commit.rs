@@ -1,0 +1,74 @@
+//! Group commit: transitions of many runs in one write.
+//!
+//! As many committers as the store can use side by side; each takes what waits, up to a bound,
+//! and never waits to fill a batch. A run has at most one transition here at a time.
+
+use std::sync::Arc;
+
+use store::{Commit, Outcome, Store};
+use tokio::sync::{Mutex, mpsc};
+
+use crate::limits;
+
+/// What became of the transitions of one batch.
+pub(crate) type Committed = Vec<(engine::RunId, Result<Outcome, Fault>)>;
+
+/// Why a batch was not, or perhaps not, written.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault(pub(crate) String);
+
+/// Starts the committers. They end when `queue` is closed and empty.
+pub(crate) fn spawn(
+    store: &Arc<dyn Store>,
+    queue: mpsc::Receiver<Box<Commit>>,
+    done: &mpsc::Sender<Committed>,
+) {
+    let committers = if store.kind() == "sqlite" { 1 } else { 2 };
+    let queue = Arc::new(Mutex::new(queue));
+    for _ in 0..committers {
+        tokio::spawn(run(Arc::clone(store), Arc::clone(&queue), done.clone()));
+    }
+}
+
+async fn run(
+    store: Arc<dyn Store>,
+    queue: Arc<Mutex<mpsc::Receiver<Box<Commit>>>>,
+    done: mpsc::Sender<Committed>,
+) {
+    loop {
+        let mut batch = next_batch(&mut *queue.lock().await).await;
+        if batch.is_empty() {
+            return;
+        }
+        // Sorted, so that batches of several committers lock rows in the same order.
+        batch.sort_by_key(|commit| commit.run);
+        let runs: Vec<_> = batch.iter().map(|commit| commit.run).collect();
+        let outcomes = match store.commit(&batch).await {
+            Ok(outcomes) => runs.into_iter().zip(outcomes.into_iter().map(Ok)).collect(),
+            Err(error) => {
+                tracing::warn!(%error, transitions = batch.len(), "a commit failed");
+                let fault = Fault(error.to_string());
+                runs.into_iter().map(|run| (run, Err(fault.clone()))).collect()
+            }
+        };
+        if done.send(outcomes).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn next_batch(queue: &mut mpsc::Receiver<Box<Commit>>) -> Vec<Commit> {
+    let Some(first) = queue.recv().await else { return Vec::new() };
+    let mut bytes = size(&first);
+    let mut batch = vec![*first];
+    while batch.len() < limits::BATCH_TRANSITIONS_MAX && bytes < limits::BATCH_BYTES_MAX {
+        let Ok(next) = queue.try_recv() else { break };
+        bytes += size(&next);
+        batch.push(*next);
+    }
+    batch
+}
+
+fn size(commit: &Commit) -> usize {
+    commit.events.iter().map(|event| event.body.len()).sum()
+}

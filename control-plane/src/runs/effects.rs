@@ -1,0 +1,343 @@
+//! Carries out what was decided, once it is durable. Everything here can be done twice.
+
+use std::sync::Arc;
+
+use engine::effect::Acquire;
+use engine::event::{Child, Ending, Origin, Parent};
+use engine::task::Json;
+use engine::{Command, Effect, InstanceId, RunId, State};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::keys::{Holder, Verdict};
+use super::{Error, NewRun, Notifier, Runs, Started, started};
+use crate::limits;
+
+/// Carries out effects.
+pub(crate) struct Effects {
+    runs: Runs,
+    notifier: Notifier,
+    /// Errands are what must wait for something: child runs, notifications.
+    errands: Arc<Semaphore>,
+}
+
+impl Effects {
+    pub(crate) fn new(runs: Runs, notifier: Notifier) -> Self {
+        Self { runs, notifier, errands: Arc::new(Semaphore::new(limits::ERRANDS_MAX)) }
+    }
+
+    /// Carries out the effects of a transition.
+    pub(crate) fn carry_out(&self, state: &State, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Dispatch(order) => self.runs.shared.dispatcher.submit(*order),
+                other => self.carry_out_one(state, other),
+            }
+        }
+    }
+
+    /// Carries out everything that a run owes which was just taken over: its tasks may still be
+    /// at agents that come back.
+    pub(crate) fn carry_out_adopted(&self, state: &State) {
+        let mut orders = Vec::new();
+        let mut others = Vec::new();
+        for effect in state.pending_effects() {
+            match effect {
+                Effect::Dispatch(order) => orders.push(*order),
+                other => others.push(other),
+            }
+        }
+        self.runs.shared.dispatcher.expect(orders);
+        for effect in others {
+            self.carry_out_one(state, effect);
+        }
+    }
+
+    fn carry_out_one(&self, state: &State, effect: Effect) {
+        let run = state.id();
+        let dispatcher = &self.runs.shared.dispatcher;
+        match effect {
+            Effect::Dispatch(order) => dispatcher.submit(*order),
+            Effect::CancelTask { key, reason, grace } => dispatcher.cancel(&key, &reason, grace),
+            Effect::Withdraw { key } => dispatcher.withdraw(&key),
+            Effect::Proceed { key } => dispatcher.proceed(&key),
+            Effect::Hold(hold) => dispatcher.hold_run(run, hold),
+            Effect::Acquire(acquire) => self.acquire(run, &acquire),
+            Effect::Release { instance } => {
+                let verdicts = self.runs.shared.keys.release(Holder { run, instance });
+                self.runs.tell(verdicts);
+            }
+            Effect::StartChild { instance, path, child } => {
+                self.start_child(state, instance, &path, *child);
+            }
+            Effect::CancelChild { run: child, reason } => self.cancel_child(child, reason),
+            Effect::Notify { instance, channels, message } => {
+                self.notify(run, instance, channels, message);
+            }
+            Effect::Ended { status, outputs, error } => {
+                dispatcher.withdraw_run(run);
+                self.runs.tell(self.runs.shared.keys.release_run(run));
+                if let Some(parent) = state.started().parent {
+                    self.tell_parent(parent, status, outputs, error);
+                }
+            }
+        }
+    }
+
+    fn acquire(&self, run: RunId, acquire: &Acquire) {
+        let holder = Holder { run, instance: acquire.instance };
+        let now = self.runs.shared.clock.now();
+        let verdicts = self.runs.shared.keys.acquire(holder, acquire, now);
+        self.runs.tell(verdicts);
+    }
+
+    fn start_child(&self, state: &State, instance: InstanceId, path: &str, child: Child) {
+        let runs = self.runs.clone();
+        let above = Above {
+            run: state.id(),
+            instance,
+            path: path.to_owned(),
+            depth: state.started().parent.map_or(0, |parent| parent.depth) + 1,
+            started: state.started().clone(),
+        };
+        self.errand(async move {
+            let parent = Parent { run: above.run, instance, depth: above.depth };
+            match start_child(&runs, &above, &child).await {
+                Ok(Some((status, outputs, error))) => {
+                    report_end(&runs, parent, status, outputs, error).await;
+                }
+                Ok(None) => {}
+                Err(why) => {
+                    report_end(&runs, parent, Ending::Failure, None, Some(why)).await;
+                }
+            }
+        });
+    }
+
+    fn cancel_child(&self, child: RunId, reason: String) {
+        let runs = self.runs.clone();
+        self.errand(async move {
+            let origin = Origin { actor: "parent".to_owned(), request: None };
+            persist(|| {
+                runs.ask(child, Command::Cancel { reason: reason.clone(), origin: origin.clone() })
+            })
+            .await;
+        });
+    }
+
+    fn tell_parent(
+        &self,
+        parent: Parent,
+        status: Ending,
+        outputs: Option<Json>,
+        error: Option<String>,
+    ) {
+        let runs = self.runs.clone();
+        self.errand(async move { report_end(&runs, parent, status, outputs, error).await });
+    }
+
+    fn notify(&self, run: RunId, instance: InstanceId, channels: Vec<String>, message: String) {
+        let (runs, notifier) = (self.runs.clone(), self.notifier.clone());
+        self.errand(async move {
+            let (sent, error) = match notifier.send(&channels, &message).await {
+                Ok(sent) => (sent, None),
+                Err(error) => (None, Some(error)),
+            };
+            persist(|| {
+                let (sent, error) = (sent.clone(), error.clone());
+                runs.ask(run, Command::Notified { instance, sent, error })
+            })
+            .await;
+        });
+    }
+
+    fn errand(&self, errand: impl Future<Output = ()> + Send + 'static) {
+        let errands = Arc::clone(&self.errands);
+        tokio::spawn(async move {
+            let _permit = errands.acquire().await;
+            errand.await;
+        });
+    }
+
+    /// Grants what rate limits allow, when their time comes.
+    pub(crate) fn spawn_rate_ticker(&self, shutdown: CancellationToken) {
+        let runs = self.runs.clone();
+        tokio::spawn(async move {
+            loop {
+                let shared = &runs.shared;
+                let (verdicts, next) = shared.keys.tick(shared.clock.now());
+                runs.tell(verdicts);
+                let pause = next.map(|at| crate::clock::until(&*shared.clock, at));
+                tokio::select! {
+                    () = shutdown.cancelled() => return,
+                    () = shared.keys.changed.notified() => {}
+                    () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+                }
+            }
+        });
+    }
+}
+
+impl Runs {
+    /// Tells runs what became of the keys that they asked for.
+    pub(crate) fn tell(&self, verdicts: Vec<Verdict>) {
+        if verdicts.is_empty() {
+            return;
+        }
+        let runs = self.clone();
+        tokio::spawn(async move {
+            for Verdict { run, command } in verdicts {
+                persist(|| runs.ask(run, command.clone())).await;
+            }
+        });
+    }
+}
+
+/// The run above a child.
+struct Above {
+    run: RunId,
+    instance: InstanceId,
+    path: String,
+    depth: u8,
+    started: engine::event::RunStarted,
+}
+
+type End = (Ending, Option<Json>, Option<String>);
+
+/// Starts a child run; gives how it ended if it has ended already.
+async fn start_child(runs: &Runs, above: &Above, child: &Child) -> Result<Option<End>, String> {
+    let graph = resolve(runs, above, child).await?;
+    let given: serde_json::Value =
+        serde_json::from_str(&child.params).map_err(|error| error.to_string())?;
+    let params = engine::definition::check_params(&graph, Some(&given)).map_err(|errors| {
+        let first: Vec<String> =
+            errors.iter().map(|error| format!("{}: {}", error.path, error.message)).collect();
+        format!("sub-workflow `{}` refuses its params: {}", child.workflow, first.join("; "))
+    })?;
+    let params: Json = serde_json::Value::Object(params).to_string().into();
+    let mut start = started(&graph, params, runs.epoch());
+    start.tenant.clone_from(&above.started.tenant);
+    start.origin.actor = format!("run:{}/{}", above.run, above.path);
+    start.priority = above.started.priority;
+    start.labels.clone_from(&above.started.labels);
+    start.siblings.clone_from(&above.started.siblings);
+    start.parent =
+        Some(Parent { run: above.run, instance: above.instance, depth: above.depth });
+    let mut pause = limits::STORE_RETRY_MIN;
+    loop {
+        let new = NewRun {
+            id: child.run,
+            graph: Arc::clone(&graph),
+            started: start.clone(),
+            request: None,
+        };
+        match runs.start(new).await {
+            Ok(Started::New(_)) => return Ok(None),
+            Ok(Started::Before(_)) => return ended_before(runs, child.run).await,
+            Err(Error::Overloaded(_) | Error::Unavailable(_)) => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(limits::STORE_RETRY_MAX);
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+async fn ended_before(runs: &Runs, child: RunId) -> Result<Option<End>, String> {
+    let mut pause = limits::STORE_RETRY_MIN;
+    loop {
+        match runs.read(child).await {
+            Ok((_, state)) => {
+                let engine::RunStatus::Ended(ended) = state.status() else { return Ok(None) };
+                let status = match ended {
+                    engine::EndedStatus::Success => Ending::Success,
+                    engine::EndedStatus::Failure => Ending::Failure,
+                    engine::EndedStatus::Cancelled => Ending::Cancelled,
+                    engine::EndedStatus::RolledBack => Ending::RolledBack,
+                };
+                let error = state.failure().1.map(ToOwned::to_owned);
+                return Ok(Some((status, state.outputs().cloned(), error)));
+            }
+            Err(Error::Unavailable(_)) => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(limits::STORE_RETRY_MAX);
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+/// The child's definition: a registered one, else one that was handed in beside the parent's.
+async fn resolve(
+    runs: &Runs,
+    above: &Above,
+    child: &Child,
+) -> Result<Arc<engine::graph::Graph>, String> {
+    let tenant = &above.started.tenant;
+    let registered = loop {
+        let found = runs.store().workflow(tenant, &child.workflow, child.version.as_deref()).await;
+        match found {
+            Ok(found) => break found,
+            Err(error) => {
+                tracing::warn!(%error, "a sub-workflow cannot be looked up just now");
+                tokio::time::sleep(limits::STORE_RETRY_MAX).await;
+            }
+        }
+    };
+    let hash = match registered {
+        Some(row) => row.definition_hash,
+        None => {
+            let sibling = above.started.siblings.get(&child.workflow);
+            let version = child.version.as_deref().map(|v| format!("@{v}")).unwrap_or_default();
+            sibling
+                .ok_or_else(|| {
+                    format!("there is no workflow `{}{version}`; register it", child.workflow)
+                })?
+                .parse()?
+        }
+    };
+    loop {
+        match runs.definitions().graph(hash).await {
+            Ok(graph) => return Ok(graph),
+            Err(crate::definitions::Error::Store(error)) => {
+                tracing::warn!(%error, "a definition cannot be read just now");
+                tokio::time::sleep(limits::STORE_RETRY_MAX).await;
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+async fn report_end(
+    runs: &Runs,
+    parent: Parent,
+    status: Ending,
+    outputs: Option<Json>,
+    error: Option<String>,
+) {
+    persist(|| {
+        let (outputs, error) = (outputs.clone(), error.clone());
+        let command =
+            Command::ChildEnded { instance: parent.instance, status, outputs, error };
+        runs.ask(parent.run, command)
+    })
+    .await;
+}
+
+/// Asks again until it is done or refused for good: what is asked this way is idempotent.
+async fn persist<F, Asked>(ask: F)
+where
+    F: Fn() -> Asked,
+    Asked: Future<Output = Result<(), Error>>,
+{
+    let mut pause = limits::STORE_RETRY_MIN;
+    loop {
+        match ask().await {
+            Err(Error::Overloaded(_) | Error::Unavailable(_)) => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(limits::STORE_RETRY_MAX);
+            }
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! One run in memory: its state, the commands that wait for it, and the transition in the commit.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use engine::event::{Ending, Stops};
+use engine::task::{FailureKind, TaskKey};
+use engine::{Command, ContentHash, Effect, Event, Instant, Rejection, RunId, RunStatus, State};
+use serde_json::json;
+use store::{Commit, DeadLetterRow, JournalRow, OwnerId, RequestRow, RunRow};
+use tokio::sync::oneshot;
+
+use super::{Error, NewRun, Started, TENANT_DEFAULT};
+use crate::dispatch::{Answer, ReportAck};
+use crate::limits;
+
+/// Something for one run.
+pub(crate) struct Envelope {
+    pub(crate) run: RunId,
+    pub(crate) ask: Ask,
+    pub(crate) reply: Reply,
+}
+
+/// What is asked.
+pub(crate) enum Ask {
+    Start(Box<NewRun>),
+    Command(Box<Command>),
+    /// Whether a task's result counts, when dispatch does not have the task.
+    Inquire(TaskKey),
+    /// Take the run over.
+    Adopt,
+}
+
+/// Who waits for the answer.
+pub(crate) enum Reply {
+    Nobody,
+    Done(oneshot::Sender<Result<(), Error>>),
+    Started(oneshot::Sender<Result<Started, Error>>),
+    Report(Answer),
+}
+
+impl Reply {
+    pub(crate) fn done(self, run: RunId) {
+        match self {
+            Self::Nobody => {}
+            // Whoever asked may be gone; then nobody needs the answer.
+            Self::Done(to) => drop(to.send(Ok(()))),
+            Self::Started(to) => drop(to.send(Ok(Started::New(run)))),
+            Self::Report(answer) => answer.send(ReportAck::Durable),
+        }
+    }
+
+    pub(crate) fn refuse(self, error: Error) {
+        match self {
+            Self::Nobody => {}
+            Self::Done(to) => drop(to.send(Err(error))),
+            Self::Started(to) => drop(to.send(Err(error))),
+            // An answer that is dropped has the report made again.
+            Self::Report(answer) => match error {
+                Error::NotFound(_) => answer.send(ReportAck::LeaseLost),
+                _ => drop(answer),
+            },
+        }
+    }
+
+    fn reject(self, rejection: Rejection, settled: bool) {
+        match self {
+            Self::Report(answer) => {
+                answer.send(if settled { ReportAck::Duplicate } else { ReportAck::LeaseLost });
+            }
+            other => other.refuse(Error::Rejected(rejection)),
+        }
+    }
+}
+
+/// What a run is about, in memory.
+pub(crate) enum Phase {
+    /// Its journal is being read.
+    Loading,
+    /// Nothing of it is in the commit.
+    Idle(Box<State>),
+    /// A transition is in the commit. The state is ahead of the store.
+    Committing(Box<Flight>),
+}
+
+/// A transition in the commit.
+pub(crate) struct Flight {
+    pub(crate) state: State,
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) replies: Vec<Reply>,
+    pub(crate) adopted: bool,
+    pub(crate) more: bool,
+    pub(crate) ended: Option<Ending>,
+    /// The request that a start came with: its id and the hash of its body.
+    pub(crate) request: Option<(String, ContentHash)>,
+}
+
+/// A run in memory.
+pub(crate) struct Slot {
+    pub(crate) phase: Phase,
+    pub(crate) queue: VecDeque<Envelope>,
+    pub(crate) timer: Option<Instant>,
+}
+
+impl Slot {
+    pub(crate) fn loading() -> Self {
+        Self { phase: Phase::Loading, queue: VecDeque::new(), timer: None }
+    }
+}
+
+/// What came of deciding.
+pub(crate) enum Decided {
+    /// Nothing changed; the state is as it was. The effects repeat what is durable already.
+    Nothing(Box<State>, Vec<Effect>),
+    /// A transition to be committed.
+    Transition(Box<Flight>, Box<Commit>),
+    /// The engine panicked: the state is lost and the run is quarantined.
+    Stuck(String),
+}
+
+/// Decides all commands that wait for a run, as far as one transition may hold them.
+pub(crate) fn decide(
+    mut state: Box<State>,
+    queue: &mut VecDeque<Envelope>,
+    now: Instant,
+    owner: OwnerId,
+    epoch: u64,
+) -> Decided {
+    let before = state.version();
+    let now = now.max(Instant(0));
+    let mut events: Vec<Event> = Vec::new();
+    let mut effects = Vec::new();
+    let mut replies = Vec::new();
+    let (mut adopted, mut more, mut count) = (false, false, 0);
+    while count < limits::COMMANDS_PER_TRANSITION_MAX
+        && events.len() < limits::EVENTS_PER_TRANSITION_MAX
+    {
+        let Some(Envelope { run, ask, reply }) = queue.pop_front() else { break };
+        count += 1;
+        let command = match ask {
+            Ask::Command(command) => *command,
+            Ask::Adopt => {
+                adopted = true;
+                Command::Adopt { epoch }
+            }
+            Ask::Start(_) => {
+                // The run is there: the same start came before.
+                if let Reply::Started(to) = reply {
+                    drop(to.send(Ok(Started::Before(run))));
+                }
+                continue;
+            }
+            Ask::Inquire(key) => {
+                let settled = state.is_task_settled(&key);
+                reply.reject(Rejection::TaskNotOut, settled);
+                continue;
+            }
+        };
+        let task = match &command {
+            Command::Report(report) => Some(report.key),
+            _ => None,
+        };
+        let decided =
+            catch_unwind(AssertUnwindSafe(|| engine::decide(&mut state, command, now)));
+        match decided {
+            Err(panic) => {
+                replies.into_iter().for_each(|reply: Reply| {
+                    reply.refuse(Error::Stuck(run, "the engine failed".to_owned()));
+                });
+                reply.refuse(Error::Stuck(run, "the engine failed".to_owned()));
+                return Decided::Stuck(text_of(&*panic));
+            }
+            Ok(Err(rejection)) => {
+                let settled = task.is_some_and(|key| state.is_task_settled(&key));
+                // What was settled in this very transition is not durable yet.
+                if events.is_empty() || !settled {
+                    reply.reject(rejection, settled);
+                } else if let Reply::Report(answer) = reply {
+                    drop(answer);
+                } else {
+                    reply.reject(rejection, settled);
+                }
+            }
+            Ok(Ok(transition)) => {
+                events.extend(transition.events);
+                effects.extend(transition.effects);
+                more |= transition.more;
+                replies.push(reply);
+            }
+        }
+    }
+    if events.is_empty() {
+        let run = state.id();
+        replies.into_iter().for_each(|reply| reply.done(run));
+        return Decided::Nothing(state, effects);
+    }
+    let commit = commit_of(&state, before, now, owner, &events, None);
+    let ended = ending(&events);
+    let flight = Flight { state: *state, effects, replies, adopted, more, ended, request: None };
+    pack(flight, commit)
+}
+
+fn pack(flight: Flight, commit: Result<Commit, String>) -> Decided {
+    match commit {
+        Ok(commit) => Decided::Transition(Box::new(flight), Box::new(commit)),
+        Err(why) => Decided::Stuck(why),
+    }
+}
+
+fn ending(events: &[Event]) -> Option<Ending> {
+    events.iter().find_map(|event| match event {
+        Event::RunEnded { status, .. } => Some(*status),
+        _ => None,
+    })
+}
+
+/// The first transition of a run.
+pub(crate) fn decide_start(new: NewRun, reply: Reply, now: Instant, owner: OwnerId) -> Decided {
+    let NewRun { id, graph, started, request } = new;
+    let decided = catch_unwind(AssertUnwindSafe(|| engine::start(id, graph, started, now)));
+    match decided {
+        Err(panic) => {
+            reply.refuse(Error::Stuck(id, "the engine failed".to_owned()));
+            Decided::Stuck(text_of(&*panic))
+        }
+        Ok(Err(rejection)) => {
+            let why = rejection.to_string();
+            reply.refuse(Error::Rejected(rejection));
+            Decided::Stuck(why)
+        }
+        Ok(Ok((state, transition))) => {
+            let mark = request.as_ref().map(|row| (row.request_id.clone(), row.body_hash));
+            let commit = commit_of(&state, 0, now, owner, &transition.events, request);
+            let flight = Flight {
+                state,
+                effects: transition.effects,
+                replies: vec![reply],
+                adopted: false,
+                more: transition.more,
+                ended: ending(&transition.events),
+                request: mark,
+            };
+            pack(flight, commit)
+        }
+    }
+}
+
+/// The numbers of statuses in `runs`: those of `contracts::v1::RunStatus`.
+#[must_use]
+pub(crate) fn status_number(status: RunStatus) -> i16 {
+    use contracts::v1::RunStatus as Wire;
+    use engine::EndedStatus;
+    let wire = match status {
+        RunStatus::Running => Wire::Running,
+        RunStatus::Waiting => Wire::Waiting,
+        RunStatus::Paused => Wire::Paused,
+        RunStatus::Ended(EndedStatus::Success) => Wire::Success,
+        RunStatus::Ended(EndedStatus::Failure) => Wire::Failure,
+        RunStatus::Ended(EndedStatus::Cancelled) => Wire::Cancelled,
+        RunStatus::Ended(EndedStatus::RolledBack) => Wire::RolledBack,
+    };
+    i16::try_from(wire as i32).unwrap_or(0)
+}
+
+fn commit_of(
+    state: &State,
+    before: i64,
+    now: Instant,
+    owner: OwnerId,
+    events: &[Event],
+    request: Option<RequestRow>,
+) -> Result<Commit, String> {
+    let mut rows = Vec::with_capacity(events.len());
+    for (seq, event) in (before + 1..).zip(events) {
+        let body = event.encode().map_err(|error| error.to_string())?;
+        let (kind, schema) = (event.kind(), engine::event::SCHEMA);
+        rows.push(JournalRow { seq, at: now.0, kind, schema, body: body.into() });
+    }
+    let started = state.started();
+    let row = RunRow {
+        run_id: state.id(),
+        tenant: started.tenant.clone(),
+        workflow: started.workflow.clone(),
+        version_name: started.version.clone(),
+        definition_hash: state.graph().hash,
+        status: status_number(state.status()),
+        version: state.version(),
+        owner: Some(owner),
+        created_at: state.started_at().0,
+        ended_at: state.ended_at().map(|at| at.0),
+        parent: started.parent.map(|parent| parent.run),
+        priority: i16::from(started.priority),
+        labels: json!(started.labels).to_string().into_bytes(),
+        summary: summary(state).into_bytes(),
+        wake_at: state.next_wakeup().map(|at| at.0),
+    };
+    Ok(Commit {
+        run: state.id(),
+        expected_version: before,
+        row,
+        dead_letters: dead_letters(state, events, now),
+        remove_dead_letters: retried(state, events),
+        events: rows,
+        request,
+        blobs: Vec::new(),
+    })
+}
+
+/// What lists show of a run beyond its columns.
+fn summary(state: &State) -> String {
+    let mut summary = json!({ "actor": state.started().origin.actor });
+    if state.ended_at().is_some() {
+        let counts = state.counts();
+        let (failed_step, error) = state.failure();
+        summary["error"] = json!(error);
+        summary["failed_step"] = json!(failed_step);
+        summary["counts"] = json!({
+            "total": counts.total,
+            "successful": counts.successful,
+            "failed": counts.failed,
+            "skipped": counts.skipped,
+        });
+    }
+    summary.to_string()
+}
+
+/// Actions whose attempts are used up, where that stops the run.
+fn dead_letters(state: &State, events: &[Event], now: Instant) -> Vec<DeadLetterRow> {
+    let mut letters = Vec::new();
+    for event in events {
+        let Event::StepFailed { n, step, error, stops, by } = event else { continue };
+        let Some(action) = state.action_of(*n) else { continue };
+        if *stops == Stops::Nothing {
+            continue;
+        }
+        let input: serde_json::Value = state
+            .task_input(*n)
+            .and_then(|input| serde_json::from_str(&input).ok())
+            .unwrap_or_default();
+        let body = json!({
+            "agent": action.agent.as_deref().unwrap_or_default(),
+            "agent_instance": by.as_ref().map(|by| &*by.instance),
+            "action": &*action.action,
+            "attempts": state.attempts(*n),
+            "error": error.message,
+            "error_code": error.code,
+            "permanent": error.kind == FailureKind::Permanent,
+            "input": input,
+        });
+        letters.push(DeadLetterRow {
+            id: format!("{}/{step}", state.id()),
+            tenant: TENANT_DEFAULT.to_owned(),
+            run_id: state.id(),
+            workflow: state.started().workflow.clone(),
+            step: step.to_string(),
+            at: now.0,
+            body: body.to_string().into_bytes(),
+        });
+    }
+    letters
+}
+
+/// A retried run takes its dead letters back.
+fn retried(state: &State, events: &[Event]) -> Vec<String> {
+    let is_retried = events.iter().any(|event| matches!(event, Event::RunRetried { .. }));
+    if !is_retried {
+        return Vec::new();
+    }
+    let letter = |step: engine::StepView| {
+        (!step.action.is_empty()).then(|| format!("{}/{}", state.id(), step.path))
+    };
+    state.steps().into_iter().filter_map(letter).collect()
+}
+
+fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "the engine panicked".to_owned())
+}

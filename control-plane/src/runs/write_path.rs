@@ -1,0 +1,574 @@
+//! The loop: a run's mailbox -> decide -> group commit -> effects and answers.
+//!
+//! One task holds all runs of this process. It never waits for the store: folds and commits are
+//! done beside it and come back as messages.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use engine::event::Ending;
+use engine::task::TaskKey;
+use engine::{Command, Effect, Instant, RunId, State};
+use store::{Commit, Outcome, OwnerId, Store};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::commit::{self, Committed, Fault};
+use super::effects::Effects;
+use super::keys::Keys;
+use super::slot::{self, Ask, Decided, Envelope, Flight, Phase, Reply, Slot};
+use super::{Error, Notifier, Runs, Shared, Started, lock};
+use crate::clock::Clock;
+use crate::definitions::Definitions;
+use crate::dispatch::{Answer, Dispatcher, Emitted, Report, ReportSink};
+use crate::limits;
+
+/// What the write path is made of.
+pub struct Parts {
+    /// Where runs are kept.
+    pub store: Arc<dyn Store>,
+    /// What they run.
+    pub definitions: Definitions,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Who this process is.
+    pub owner: OwnerId,
+    /// The epoch of its leases.
+    pub epoch: u64,
+    /// Who gives tasks to agents.
+    pub dispatcher: Dispatcher,
+    /// Who sends notifications.
+    pub notifier: Notifier,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("owner", &self.owner).finish_non_exhaustive()
+    }
+}
+
+/// The mailbox of all runs, made before the loop so that dispatch can be given its sink.
+#[derive(Debug)]
+pub struct Inbox {
+    sender: mpsc::Sender<Envelope>,
+    receiver: mpsc::Receiver<Envelope>,
+}
+
+impl Inbox {
+    /// An empty mailbox.
+    #[must_use]
+    pub fn new() -> Self {
+        let (sender, receiver) = mpsc::channel(limits::COMMANDS_QUEUED_MAX);
+        Self { sender, receiver }
+    }
+
+    /// Where dispatch reports to.
+    #[must_use]
+    pub fn sink(&self) -> Arc<dyn ReportSink> {
+        Arc::new(Sink(self.sender.clone()))
+    }
+}
+
+impl Default for Inbox {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+struct Sink(mpsc::Sender<Envelope>);
+
+impl ReportSink for Sink {
+    fn report(&self, report: Report, answer: Answer) {
+        let run = report.task.key.run;
+        let ask = Ask::Command(Box::new(Command::Report(report.task)));
+        // With the mailbox full the answer is dropped, and the report is made again.
+        drop(self.0.try_send(Envelope { run, ask, reply: Reply::Report(answer) }));
+    }
+
+    fn inquire(&self, key: TaskKey, _lease: crate::dispatch::LeaseToken, answer: Answer) {
+        let ask = Ask::Inquire(key);
+        drop(self.0.try_send(Envelope { run: key.run, ask, reply: Reply::Report(answer) }));
+    }
+
+    fn emit(&self, emitted: Emitted) {
+        let Emitted { name, payload, run, agent, .. } = emitted;
+        let actor = format!("agent:{}/{}", agent.agent_type, agent.instance);
+        let origin = engine::event::Origin { actor, request: None };
+        let ask = Ask::Command(Box::new(Command::Signal { signal: name, payload, origin }));
+        if self.0.try_send(Envelope { run, ask, reply: Reply::Nobody }).is_err() {
+            tracing::warn!(%run, "an agent's event was dropped: too many commands wait");
+        }
+    }
+}
+
+/// Starts the write path. It ends, with everything in the commit settled, after `shutdown`.
+#[must_use]
+pub fn spawn(
+    parts: Parts,
+    inbox: Inbox,
+    shutdown: CancellationToken,
+) -> (Runs, tokio::task::JoinHandle<()>) {
+    let shared = Arc::new(Shared {
+        store: parts.store,
+        definitions: parts.definitions,
+        clock: parts.clock,
+        owner: parts.owner,
+        epoch: parts.epoch,
+        dispatcher: parts.dispatcher,
+        watchers: std::sync::Mutex::default(),
+        stuck: std::sync::Mutex::default(),
+        active: AtomicUsize::new(0),
+        keys: Keys::new(),
+    });
+    let runs = Runs { inbox: inbox.sender, shared: Arc::clone(&shared) };
+    // A run has one transition in the commit at most, so this bound is never met.
+    let (commits, queue) = mpsc::channel(2 * limits::RUNS_ACTIVE_MAX);
+    let (done, committed) = mpsc::channel(limits::LOADS_MAX);
+    let (loads, loaded) = mpsc::channel(limits::LOADS_MAX);
+    commit::spawn(&shared.store, queue, &done);
+    let effects = Effects::new(runs.clone(), parts.notifier);
+    effects.spawn_rate_ticker(shutdown.clone());
+    let write_path = WritePath {
+        shared,
+        effects,
+        slots: HashMap::new(),
+        timers: BTreeSet::new(),
+        commits,
+        loads,
+        loading: Arc::new(Semaphore::new(limits::LOADS_MAX)),
+        stopping: false,
+        in_commit: 0,
+    };
+    let task = tokio::spawn(write_path.run(inbox.receiver, committed, loaded, shutdown));
+    (runs, task)
+}
+
+impl Runs {
+    /// Takes over all unfinished runs of the store, in the order of their ids.
+    ///
+    /// # Errors
+    /// When the store cannot list them.
+    pub async fn adopt_all(&self) -> Result<usize, store::Error> {
+        let (mut after, mut count) = (None, 0);
+        loop {
+            let page = self.shared.store.unfinished(after, limits::ADOPTION_PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.run_id);
+            let mut answers = Vec::with_capacity(page.len());
+            for row in &page {
+                let (reply, answer) = oneshot::channel();
+                let envelope =
+                    Envelope { run: row.run_id, ask: Ask::Adopt, reply: Reply::Done(reply) };
+                if self.inbox.send(envelope).await.is_err() {
+                    return Ok(count);
+                }
+                answers.push(answer);
+            }
+            for answer in answers {
+                if let Ok(Err(error)) = answer.await {
+                    tracing::error!(%error, "a run could not be taken over");
+                }
+                count += 1;
+            }
+        }
+        self.tell(self.shared.keys.recovered());
+        Ok(count)
+    }
+}
+
+/// A fold that came back.
+struct Loaded {
+    run: RunId,
+    state: Result<Box<State>, Error>,
+}
+
+struct WritePath {
+    shared: Arc<Shared>,
+    effects: Effects,
+    slots: HashMap<RunId, Slot>,
+    timers: BTreeSet<(Instant, RunId)>,
+    commits: mpsc::Sender<Box<Commit>>,
+    loads: mpsc::Sender<Loaded>,
+    loading: Arc<Semaphore>,
+    stopping: bool,
+    in_commit: usize,
+}
+
+impl WritePath {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Envelope>,
+        mut committed: mpsc::Receiver<Committed>,
+        mut loaded: mpsc::Receiver<Loaded>,
+        shutdown: CancellationToken,
+    ) {
+        let mut envelopes = Vec::new();
+        loop {
+            if self.stopping && self.in_commit == 0 {
+                return;
+            }
+            let pause = self.timers.first().map(|(at, _)| {
+                crate::clock::until(&*self.shared.clock, *at)
+            });
+            tokio::select! {
+                biased;
+                Some(outcomes) = committed.recv() => {
+                    for (run, outcome) in outcomes {
+                        self.committed(run, outcome);
+                    }
+                }
+                Some(load) = loaded.recv() => self.loaded(load),
+                count = inbox.recv_many(&mut envelopes, 1024), if !self.stopping => {
+                    if count == 0 {
+                        self.stopping = true;
+                    }
+                    self.accept_all(&mut envelopes);
+                }
+                () = shutdown.cancelled(), if !self.stopping => self.stopping = true,
+                () = tokio::time::sleep(pause.unwrap_or_default()),
+                    if pause.is_some() && !self.stopping => self.fire_timers(),
+            }
+        }
+    }
+
+    /// Queues what came, then decides once for each run that it came for.
+    fn accept_all(&mut self, envelopes: &mut Vec<Envelope>) {
+        let mut runs = Vec::with_capacity(envelopes.len());
+        for envelope in envelopes.drain(..) {
+            let run = envelope.run;
+            if self.accept(envelope) && runs.last() != Some(&run) {
+                runs.push(run);
+            }
+        }
+        for run in runs {
+            self.pump(run);
+        }
+    }
+
+    /// Gives whether the run is to be pumped.
+    fn accept(&mut self, envelope: Envelope) -> bool {
+        let run = envelope.run;
+        if let Some(slot) = self.slots.get_mut(&run) {
+            if slot.queue.len() >= limits::COMMANDS_PER_RUN_MAX {
+                let max = limits::COMMANDS_PER_RUN_MAX;
+                let message = format!("{max} commands wait for the run already");
+                envelope.reply.refuse(Error::Overloaded(message));
+                return false;
+            }
+            slot.queue.push_back(envelope);
+            return true;
+        }
+        match envelope.ask {
+            Ask::Start(new) => {
+                if self.slots.len() >= limits::RUNS_ACTIVE_MAX {
+                    let max = limits::RUNS_ACTIVE_MAX;
+                    let message = format!("{max} runs are under way already");
+                    envelope.reply.refuse(Error::Overloaded(message));
+                    return false;
+                }
+                let now = self.shared.clock.now();
+                let decided = slot::decide_start(*new, envelope.reply, now, self.shared.owner);
+                self.slots.insert(run, Slot::loading());
+                self.count_active();
+                self.decided(run, decided);
+            }
+            ask => {
+                let stuck = lock(&self.shared.stuck).get(&run).cloned();
+                if let Some(why) = stuck {
+                    envelope.reply.refuse(Error::Stuck(run, why));
+                    return false;
+                }
+                let mut slot = Slot::loading();
+                slot.queue.push_back(Envelope { ask, ..envelope });
+                self.slots.insert(run, slot);
+                self.count_active();
+                self.load(run);
+            }
+        }
+        false
+    }
+
+    /// Reads a run beside the loop, for as long as the store takes.
+    fn load(&self, run: RunId) {
+        let shared = Arc::clone(&self.shared);
+        let (loads, loading) = (self.loads.clone(), Arc::clone(&self.loading));
+        tokio::spawn(async move {
+            let _permit = loading.acquire().await;
+            let mut pause = limits::STORE_RETRY_MIN;
+            let state = loop {
+                match take_over(&shared, run).await {
+                    Err(Error::Unavailable(_)) => {
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(limits::STORE_RETRY_MAX);
+                    }
+                    other => break other,
+                }
+            };
+            // With the loop gone nobody needs the run.
+            drop(loads.send(Loaded { run, state }).await);
+        });
+    }
+
+    fn loaded(&mut self, Loaded { run, state }: Loaded) {
+        let Some(slot) = self.slots.get_mut(&run) else { return };
+        match state {
+            Ok(state) => {
+                let adopts =
+                    slot.queue.front().is_some_and(|front| matches!(front.ask, Ask::Adopt));
+                if state.phase() != engine::Phase::Ended && !adopts {
+                    let reply = Reply::Nobody;
+                    slot.queue.push_front(Envelope { run, ask: Ask::Adopt, reply });
+                }
+                slot.phase = Phase::Idle(state);
+                self.pump(run);
+            }
+            Err(error) => {
+                if let Error::Stuck(_, why) = &error {
+                    self.quarantine(run, why);
+                }
+                self.drop_slot(run, &error);
+            }
+        }
+    }
+
+    /// Decides what waits for a run, unless a transition of it is in the commit.
+    fn pump(&mut self, run: RunId) {
+        let Some(slot) = self.slots.get_mut(&run) else { return };
+        if self.stopping || slot.queue.is_empty() {
+            self.let_go_if_over(run);
+            return;
+        }
+        match std::mem::replace(&mut slot.phase, Phase::Loading) {
+            Phase::Idle(state) => {
+                let shared = &self.shared;
+                let now = shared.clock.now();
+                let decided =
+                    slot::decide(state, &mut slot.queue, now, shared.owner, shared.epoch);
+                self.decided(run, decided);
+            }
+            other => slot.phase = other,
+        }
+    }
+
+    fn decided(&mut self, run: RunId, decided: Decided) {
+        match decided {
+            Decided::Nothing(state, effects) => {
+                self.effects.carry_out(&state, effects);
+                if let Some(slot) = self.slots.get_mut(&run) {
+                    slot.phase = Phase::Idle(state);
+                    if !slot.queue.is_empty() {
+                        return self.pump(run);
+                    }
+                }
+                self.let_go_if_over(run);
+            }
+            Decided::Transition(flight, commit) => {
+                let Some(slot) = self.slots.get_mut(&run) else { return };
+                slot.phase = Phase::Committing(flight);
+                self.in_commit += 1;
+                if self.commits.try_send(commit).is_err() {
+                    self.in_commit -= 1;
+                    let error = Error::Overloaded("too many commits wait".to_owned());
+                    self.give_up(run, &error);
+                }
+            }
+            Decided::Stuck(why) => {
+                self.quarantine(run, &why);
+                self.drop_slot(run, &Error::Stuck(run, why));
+            }
+        }
+    }
+
+    fn committed(&mut self, run: RunId, outcome: Result<Outcome, Fault>) {
+        self.in_commit -= 1;
+        let Some(slot) = self.slots.get_mut(&run) else { return };
+        let Phase::Committing(flight) = std::mem::replace(&mut slot.phase, Phase::Loading) else {
+            return;
+        };
+        match outcome {
+            Ok(Outcome::Committed) => self.durable(run, *flight),
+            Ok(Outcome::Conflict) => {
+                let first = flight.replies.iter().any(|reply| matches!(reply, Reply::Started(_)));
+                for reply in flight.replies {
+                    match reply {
+                        Reply::Started(to) => drop(to.send(Ok(Started::Before(run)))),
+                        other => other.refuse(lost()),
+                    }
+                }
+                if !first {
+                    tracing::warn!(%run, "another process has taken the run over");
+                }
+                self.drop_slot(run, &lost());
+            }
+            Ok(Outcome::DuplicateRequest { run_id, body_hash }) => {
+                self.started_before(*flight, run_id.unwrap_or(run), body_hash);
+                self.drop_slot(run, &Error::NotFound(run));
+            }
+            Ok(Outcome::Refused { reason }) => {
+                self.quarantine(run, &reason);
+                refuse_all(flight.replies, &Error::Stuck(run, reason.clone()));
+                self.drop_slot(run, &Error::Stuck(run, reason));
+            }
+            Err(Fault(why)) => {
+                tracing::warn!(%run, %why, "a transition may be lost; the run is read again");
+                let message = "it is not known whether it was carried out".to_owned();
+                refuse_all(flight.replies, &Error::Unavailable(message));
+                self.load(run);
+            }
+        }
+    }
+
+    fn started_before(&self, flight: Flight, before: RunId, body: engine::ContentHash) {
+        let request = flight.request;
+        for reply in flight.replies {
+            let Reply::Started(to) = reply else { continue };
+            let answer = match &request {
+                Some((id, hash)) if *hash != body => Err(Error::RequestIdReused(id.clone())),
+                _ => Ok(Started::Before(before)),
+            };
+            drop(to.send(answer));
+        }
+    }
+
+    /// A transition is durable: now its effects may be carried out and its askers answered.
+    fn durable(&mut self, run: RunId, flight: Flight) {
+        let Flight { state, effects, replies, adopted, more, ended, .. } = flight;
+        self.shared.wake(run, state.version());
+        for reply in replies {
+            reply.done(run);
+        }
+        if adopted {
+            let over = effects.into_iter().filter(|e| matches!(e, Effect::Ended { .. }));
+            self.effects.carry_out(&state, over.collect());
+            self.effects.carry_out_adopted(&state);
+        } else {
+            self.effects.carry_out(&state, effects);
+        }
+        if let Some(ending) = ended {
+            self.count_ended(&state, ending);
+        }
+        let timer = state.next_wakeup();
+        let Some(slot) = self.slots.get_mut(&run) else { return };
+        if slot.timer != timer {
+            if let Some(old) = slot.timer {
+                self.timers.remove(&(old, run));
+            }
+            if let Some(new) = timer {
+                self.timers.insert((new, run));
+            }
+            slot.timer = timer;
+        }
+        slot.phase = Phase::Idle(Box::new(state));
+        if more {
+            let ask = Ask::Command(Box::new(Command::Tick));
+            slot.queue.push_front(Envelope { run, ask, reply: Reply::Nobody });
+        }
+        self.pump(run);
+    }
+
+    fn fire_timers(&mut self) {
+        let now = self.shared.clock.now();
+        let mut due = Vec::new();
+        while let Some(&(at, run)) = self.timers.first() {
+            if at > now {
+                break;
+            }
+            self.timers.remove(&(at, run));
+            due.push(run);
+        }
+        for run in due {
+            if let Some(slot) = self.slots.get_mut(&run) {
+                slot.timer = None;
+                let ask = Ask::Command(Box::new(Command::Tick));
+                slot.queue.push_back(Envelope { run, ask, reply: Reply::Nobody });
+                self.pump(run);
+            }
+        }
+    }
+
+    fn let_go_if_over(&mut self, run: RunId) {
+        let over = self.slots.get(&run).is_some_and(|slot| {
+            matches!(&slot.phase, Phase::Idle(state) if state.phase() == engine::Phase::Ended)
+                && slot.queue.is_empty()
+        });
+        if over {
+            self.remove_slot(run);
+        }
+    }
+
+    /// Forgets a run whose transition could not even be handed on.
+    fn give_up(&mut self, run: RunId, error: &Error) {
+        if let Some(Slot { phase: Phase::Committing(flight), .. }) = self.slots.get_mut(&run) {
+            refuse_all(std::mem::take(&mut flight.replies), error);
+        }
+        self.drop_slot(run, error);
+    }
+
+    fn drop_slot(&mut self, run: RunId, error: &Error) {
+        if let Some(slot) = self.remove_slot(run) {
+            refuse_all(slot.queue.into_iter().map(|envelope| envelope.reply), error);
+        }
+    }
+
+    fn remove_slot(&mut self, run: RunId) -> Option<Slot> {
+        let slot = self.slots.remove(&run)?;
+        if let Some(at) = slot.timer {
+            self.timers.remove(&(at, run));
+        }
+        self.count_active();
+        Some(slot)
+    }
+
+    fn quarantine(&self, run: RunId, why: &str) {
+        tracing::error!(%run, %why, "the run is stuck");
+        let mut stuck = lock(&self.shared.stuck);
+        if stuck.len() < limits::RUNS_ACTIVE_MAX {
+            stuck.insert(run, why.to_owned());
+        }
+    }
+
+    fn count_active(&self) {
+        self.shared.active.store(self.slots.len(), Ordering::Relaxed);
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        metrics::gauge!("orchestrator_workflows_active").set(self.slots.len() as f64);
+    }
+
+    fn count_ended(&self, state: &State, ending: Ending) {
+        let status = match ending {
+            Ending::Success => "success",
+            Ending::Failure => "failure",
+            Ending::Cancelled => "cancelled",
+            Ending::RolledBack => "rolled_back",
+        };
+        metrics::counter!("orchestrator_workflows_total", "status" => status).increment(1);
+        let duration =
+            state.ended_at().unwrap_or_default().since(state.started_at()).as_secs_f64();
+        metrics::histogram!("orchestrator_workflow_duration_seconds").record(duration);
+    }
+}
+
+/// Makes this process the owner of a run and reads it.
+async fn take_over(shared: &Shared, run: RunId) -> Result<Box<State>, Error> {
+    let at = shared.clock.now().0;
+    let adopted = shared.store.adopt(run, shared.owner, at).await;
+    match adopted {
+        Ok(Some(_)) => {}
+        Ok(None) => return Err(Error::NotFound(run)),
+        Err(error) => {
+            tracing::warn!(%run, %error, "a run cannot be taken over just now");
+            return Err(Error::Unavailable("the store cannot be reached".to_owned()));
+        }
+    }
+    shared.fold(run).await.map(|(_, state)| Box::new(state))
+}
+
+fn lost() -> Error {
+    Error::Unavailable("another process has taken the run over".to_owned())
+}
+
+fn refuse_all(replies: impl IntoIterator<Item = Reply>, error: &Error) {
+    for reply in replies {
+        reply.refuse(error.clone());
+    }
+}
