@@ -1,0 +1,56 @@
+# The only door: everything that is done to the project is a target here.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+EXAMPLE ?= examples/project-build.yml
+
+.PHONY: help build run demo test test-long lint fmt clippy buf tidy verify deny fuzz bench clean check-tools
+
+help: ## Lists the targets
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/:.*?## /\t/' | expand -t 12
+
+check-tools:
+	@command -v $(CARGO) >/dev/null || { echo "missing: cargo; install Rust from your distribution or with rustup" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "missing: a C compiler; on Debian: apt-get install gcc libc6-dev" >&2; exit 1; }
+
+build: check-tools ## Builds the binary `orchestrator`
+	$(CARGO) build --release --package orchestrator
+
+run: build ## Runs the example workflow with live progress on the embedded store
+	target/release/orchestrator workflows execute $(EXAMPLE)
+
+up: build ## Starts the control plane with all bundled agents
+	target/release/orchestrator up
+
+test: check-tools ## Runs all tests; finds or installs PostgreSQL for them
+	scripts/postgres-for-tests.sh
+	$(CARGO) test --workspace --all-targets
+	$(CARGO) test --workspace --doc
+
+test-long: check-tools ## The same with many more cases of the property tests
+	scripts/postgres-for-tests.sh
+	PROPTEST_CASES=20000 $(CARGO) test --workspace --all-targets
+
+lint: fmt clippy buf tidy ## Format, clippy as errors, buf and the repository's rules
+
+fmt:
+	$(CARGO) fmt --all -- --check
+
+clippy:
+	$(CARGO) clippy --workspace --all-targets -- --deny warnings
+
+buf: ## Lints the contracts, where npm is there
+	scripts/buf-lint.sh
+
+tidy: ## Checks the repository's rules
+	$(CARGO) test --test it -- tidy::
+
+verify: lint test ## Everything that must be clean before a landing
+
+deny: ## Checks licences and advisories of the dependencies
+	$(CARGO) deny check
+
+clean: ## Removes what was built
+	$(CARGO) clean
