@@ -1,0 +1,55 @@
+//! The arguments that all commands share.
+
+use clap::{Args, ValueEnum};
+
+/// Arguments that every command takes.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Globals {
+    /// Where the control plane is; several addresses stand behind commas and are tried in turn
+    ///
+    /// Without it: http://127.0.0.1:8000, and for `workflows execute` a control plane of its own
+    /// that lives as long as the command.
+    #[arg(long, global = true, env = "ORCHESTRATOR_SERVER", value_name = "URL", hide_env = true)]
+    pub server: Option<String>,
+    /// What to print on stdout
+    #[arg(
+        short = 'o',
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t = Format::Table
+    )]
+    pub output: Format,
+    /// When to use colours; `auto` means on terminals, unless NO_COLOR is set
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "WHEN",
+        default_value_t = ColorChoice::Auto
+    )]
+    pub color: ColorChoice,
+}
+
+/// What a command prints on stdout.
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// Text for people
+    #[default]
+    Table,
+    /// One JSON document
+    Json,
+}
+
+/// When colours are used.
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ColorChoice {
+    /// On terminals, unless NO_COLOR is set
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}

@@ -1,0 +1,269 @@
+//! `doctor`: why a run waits; or which runs do, and whether the control plane is well.
+
+use std::time::Instant;
+
+use clap::Args;
+use contracts::v1::{
+    AgentHealth, DiagnoseRunRequest, DiagnoseRunResponse, Finding, Run, RunStatus,
+};
+use serde::Serialize;
+
+use super::run::{filter, runs};
+use super::{Session, agent};
+use crate::connection::{Client, orchestrator};
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::output::one_line;
+use crate::table::Table;
+use crate::{json, moment, status};
+
+/// Runs looked at, of each status.
+const RUNS_MAX: usize = 100;
+const TEXT_CHARS_MAX: usize = 200;
+/// The statuses in which a run may need help, the gravest first.
+const LOOKED_AT: [RunStatus; 4] =
+    [RunStatus::Stuck, RunStatus::Waiting, RunStatus::Paused, RunStatus::Running];
+
+/// Says what is wrong.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  orchestrator doctor
+  orchestrator doctor RUN
+  orchestrator doctor -o json | jq '.runs[].findings'")]
+pub struct Doctor {
+    /// The run's id; without it all runs that wait, and the health of servers and agents
+    run: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    servers: Vec<Server>,
+    agents: Agents,
+    runs: Vec<Waiting>,
+}
+
+#[derive(Serialize)]
+struct Server {
+    address: String,
+    reachable: bool,
+    latency: String,
+    #[serde(skip)]
+    latency_text: String,
+    error: String,
+}
+
+#[derive(Default, Serialize)]
+struct Agents {
+    connected: usize,
+    healthy: usize,
+    unwell: Vec<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Waiting {
+    run_id: String,
+    workflow: String,
+    status: &'static str,
+    findings: Vec<Cause>,
+}
+
+#[derive(Serialize)]
+struct Cause {
+    step: String,
+    cause: String,
+    remedy: String,
+    since: Option<String>,
+    #[serde(skip)]
+    since_text: String,
+}
+
+pub(super) async fn run(doctor: Doctor, session: &mut Session) -> Result<Exit, Error> {
+    match doctor.run {
+        Some(run) => one(&run, session).await,
+        None => all(session).await,
+    }
+}
+
+async fn diagnose(run_id: &str, session: &Session) -> Result<DiagnoseRunResponse, Error> {
+    let request = DiagnoseRunRequest { run_id: run_id.to_owned() };
+    session
+        .client
+        .call(async |channel| orchestrator(channel).diagnose_run(request.clone()).await)
+        .await
+}
+
+async fn one(run_id: &str, session: &mut Session) -> Result<Exit, Error> {
+    let diagnosis = diagnose(run_id, session).await?;
+    if session.output.is_json() {
+        session.output.data(&json::message("DiagnoseRunResponse", &diagnosis))?;
+        return Ok(Exit::Success);
+    }
+    let word = status::run_word(diagnosis.status());
+    let word = status::painted(word, word, session.output.data_paint());
+    if diagnosis.findings.is_empty() {
+        session.output.data(&format!("nothing holds the run up (status: {word})"))?;
+        return Ok(Exit::Success);
+    }
+    session.output.data(&format!("status: {word}\n\n"))?;
+    let mut table = Table::new(&["STEP", "FOR", "WAITS FOR", "REMEDY"], &session.output);
+    for finding in &diagnosis.findings {
+        table.row([
+            if finding.step.is_empty() { "-" } else { finding.step.as_str() },
+            &since(finding),
+            &one_line(&finding.cause, TEXT_CHARS_MAX),
+            &one_line(&finding.remedy, TEXT_CHARS_MAX),
+        ]);
+    }
+    session.output.data(&table.text())?;
+    Ok(Exit::Success)
+}
+
+async fn all(session: &mut Session) -> Result<Exit, Error> {
+    let servers = servers(&session.client).await;
+    let reachable = servers.iter().any(|server| server.reachable);
+    let mut report = Report { servers, agents: Agents::default(), runs: Vec::new() };
+    if reachable {
+        report.agents = agents(session).await?;
+        for status in LOOKED_AT {
+            let filter = filter(None, Some(status::run_word(status)));
+            let (runs, _) = runs(&filter, RUNS_MAX, session).await?;
+            for run in runs {
+                report.runs.extend(waiting(run, session).await?);
+            }
+        }
+    }
+    if session.output.is_json() {
+        let text = serde_json::to_string_pretty(&report).expect("plain data is always JSON");
+        session.output.data(&text)?;
+    } else {
+        let text = text(&report, session);
+        session.output.data(&text)?;
+    }
+    Ok(if reachable { Exit::Success } else { Exit::Unavailable })
+}
+
+/// What holds a run up; none for one that goes on as it should.
+async fn waiting(run: Run, session: &Session) -> Result<Option<Waiting>, Error> {
+    let diagnosis = match diagnose(&run.run_id, session).await {
+        Ok(diagnosis) => diagnosis,
+        // It may have been removed since it was listed.
+        Err(Error::Refused(_)) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let findings: Vec<Cause> = diagnosis
+        .findings
+        .into_iter()
+        .map(|finding| Cause {
+            since: finding.since.map(|since| json::duration(since.seconds, since.nanos)),
+            since_text: since(&finding),
+            step: finding.step,
+            cause: finding.cause,
+            remedy: finding.remedy,
+        })
+        .collect();
+    if findings.is_empty() && diagnosis.status == i32::from(RunStatus::Running) {
+        return Ok(None);
+    }
+    let status = RunStatus::try_from(diagnosis.status).unwrap_or_default();
+    Ok(Some(Waiting {
+        run_id: run.run_id,
+        workflow: run.workflow,
+        status: status::run_word(status),
+        findings,
+    }))
+}
+
+/// Asks each address for something small.
+async fn servers(client: &Client) -> Vec<Server> {
+    let mut servers = Vec::new();
+    for (address, single) in client.singles() {
+        let request =
+            contracts::v1::ListWorkflowsRequest { page_size: 1, page_token: String::new() };
+        let begun = Instant::now();
+        let answer = single
+            .call(async |channel| orchestrator(channel).list_workflows(request.clone()).await)
+            .await;
+        let latency = begun.elapsed();
+        servers.push(Server {
+            address,
+            reachable: answer.is_ok(),
+            latency: json::duration(
+                i64::try_from(latency.as_secs()).unwrap_or(i64::MAX),
+                i32::try_from(latency.subsec_micros() * 1000).unwrap_or_default(),
+            ),
+            latency_text: moment::duration(latency),
+            error: answer.err().map(|error| error.message()).unwrap_or_default(),
+        });
+    }
+    servers
+}
+
+async fn agents(session: &Session) -> Result<Agents, Error> {
+    let agents = agent::all(session).await?;
+    let mut counted = Agents { connected: agents.len(), ..Agents::default() };
+    for agent in agents {
+        if agent.health() == AgentHealth::Healthy {
+            counted.healthy += 1;
+        } else {
+            let word = status::health_word(agent.health());
+            counted.unwell.push(format!("{} ({word})", agent.agent_id));
+        }
+    }
+    Ok(counted)
+}
+
+fn text(report: &Report, session: &Session) -> String {
+    let paint = session.output.data_paint();
+    let mut lines = Vec::new();
+    for server in &report.servers {
+        lines.push(if server.reachable {
+            let mark = paint.green("✓");
+            format!("{mark} server {} answers within {}", server.address, server.latency_text)
+        } else {
+            format!("{} server {}: {}", paint.red("✗"), server.address, server.error)
+        });
+    }
+    if !report.servers.iter().any(|server| server.reachable) {
+        lines.push("start one with `orchestrator up`, or name another with `--server URL`".into());
+        return lines.join("\n");
+    }
+    let agents = &report.agents;
+    lines.push(if agents.connected == 0 {
+        let mark = paint.yellow("!");
+        format!("{mark} no agent is connected; `orchestrator up` brings the bundled ones")
+    } else if agents.unwell.is_empty() {
+        format!("{} agents: {} connected, all healthy", paint.green("✓"), agents.connected)
+    } else {
+        let mark = paint.yellow("!");
+        let unwell = one_line(&agents.unwell.join(", "), TEXT_CHARS_MAX);
+        format!("{mark} agents: {} of {} healthy; {unwell}", agents.healthy, agents.connected)
+    });
+    if report.runs.is_empty() {
+        lines.push(format!("{} runs: none waits", paint.green("✓")));
+        return lines.join("\n");
+    }
+    lines.push(format!("{} runs that wait: {}\n", paint.yellow("!"), report.runs.len()));
+    let headings = ["RUN", "WORKFLOW", "STATUS", "STEP", "FOR", "WAITS FOR", "REMEDY"];
+    let mut table = Table::new(&headings, &session.output);
+    for run in &report.runs {
+        let head = [run.run_id.as_str(), run.workflow.as_str(), run.status];
+        if run.findings.is_empty() {
+            table.row(head.iter().chain(&["-"; 4]));
+        }
+        for cause in &run.findings {
+            let step = if cause.step.is_empty() { "-" } else { cause.step.as_str() };
+            let waits_for = one_line(&cause.cause, TEXT_CHARS_MAX);
+            let remedy = one_line(&cause.remedy, TEXT_CHARS_MAX);
+            let rest = [step, cause.since_text.as_str(), &waits_for, &remedy];
+            table.row(head.iter().chain(&rest));
+        }
+    }
+    lines.push(table.text());
+    lines.join("\n")
+}
+
+fn since(finding: &Finding) -> String {
+    moment::span(finding.since.as_ref()).map_or_else(|| "-".to_owned(), moment::duration)
+}
