@@ -1,0 +1,220 @@
+//! Puts tasks into the queue and takes them out for agents. After every event no task waits
+//! that an agent could take; so a new task concerns its own lane alone, and room at an agent
+//! the lanes that it serves.
+
+use std::sync::Arc;
+
+use engine::task::{Delivery, TaskKey};
+
+use super::super::card::ActionSpec;
+use super::super::lease::LeaseToken;
+use super::super::registry::{AgentId, LaneId};
+use super::super::session::{Assignment, Outgoing};
+use super::{Matcher, Out, Phase, State, lanes};
+
+impl Matcher {
+    /// Puts a waiting task into the queue, unless something holds it back.
+    pub(super) fn enqueue(&mut self, key: TaskKey) {
+        let Some(task) = self.tasks.get_mut(&key) else { return };
+        let State::Waiting(waiting) = &mut task.state else { return };
+        let gated = waiting.gate.is_some_and(|gate| gate > self.now);
+        if waiting.queued || gated || waiting.held_since.is_some() || task.order.begun {
+            return;
+        }
+        waiting.gate = None;
+        waiting.reserved = false;
+        task.level = super::timers::level(&task.order, self.now);
+        let Some(lane) = self.lanes.lanes.get_mut(&task.lane) else { return };
+        let place = (task.order.queued_at, task.serial);
+        let fairness = &task.order.fairness_key;
+        lane.queue.insert(task.level, fairness, place, key, &mut self.lanes.shares);
+        waiting.queued = true;
+    }
+
+    /// Takes a waiting task out of the queue; it waits on.
+    pub(super) fn dequeue(&mut self, key: TaskKey) {
+        let Some(task) = self.tasks.get_mut(&key) else { return };
+        let State::Waiting(waiting) = &mut task.state else { return };
+        if !waiting.queued {
+            return;
+        }
+        waiting.queued = false;
+        let Some(lane) = self.lanes.lanes.get_mut(&task.lane) else { return };
+        let place = (task.order.queued_at, task.serial);
+        let fairness = &task.order.fairness_key;
+        lane.queue.remove(task.level, fairness, place, &mut self.lanes.shares);
+    }
+
+    /// Moves a queued task up to the level it has reached by waiting.
+    pub(super) fn promote(&mut self, key: TaskKey) {
+        self.dequeue(key);
+        self.enqueue(key);
+    }
+
+    /// Gives out what the lane has, as far as there are agents for it.
+    pub(super) fn match_lane(&mut self, id: LaneId) {
+        loop {
+            let Some(lane) = self.lanes.lanes.get_mut(&id) else { return };
+            let Some(head) = lane.queue.head(&self.lanes.shares) else { return };
+            let avoid = self.tasks.get(&head.key).and_then(|task| task.avoid);
+            let Some(lane) = self.lanes.get(id) else { return };
+            let Some(agent) = self.lanes.pick(lane, &self.registry, avoid, self.now) else {
+                return;
+            };
+            self.assign(head.key, agent);
+        }
+    }
+
+    /// There is room at an agent: gives it the best of what waits in its lanes.
+    pub(super) fn match_agent(&mut self, id: AgentId) {
+        while let Some(key) = self.best_for(id) {
+            self.assign(key, id);
+        }
+    }
+
+    fn best_for(&mut self, id: AgentId) -> Option<TaskKey> {
+        let agent = self.registry.get(id)?;
+        let has_room = agent.session.as_ref().is_some_and(|session| session.has_room());
+        if !agent.is_open() || !has_room || agent.out() >= agent.credits.total as usize {
+            return None;
+        }
+        let mut best: Option<super::super::fair_queue::Head> = None;
+        for lane_id in &agent.lanes {
+            let Some(lane) = self.lanes.lanes.get_mut(lane_id) else { continue };
+            if lane.queue.len() == 0 || !agent.can_take(&lane.needs.action, self.now) {
+                continue;
+            }
+            if lanes::present_preferred(lane, &self.registry).is_some_and(|other| other != id) {
+                continue;
+            }
+            if let Some(head) = lane.queue.head(&self.lanes.shares)
+                && best.is_none_or(|best| head.goes_before(&best))
+            {
+                best = Some(head);
+            }
+        }
+        best.map(|head| head.key)
+    }
+
+    /// Rooms changed for lanes that wait for an instance which is not there any more.
+    pub(super) fn match_lanes_preferring(&mut self, id: AgentId) {
+        let Some(agent) = self.registry.get(id) else { return };
+        let mut preferring = agent.lanes.clone();
+        preferring.retain(|lane| {
+            let lane = self.lanes.get(*lane);
+            lane.is_some_and(|lane| lane.needs.preferred.is_some())
+        });
+        for lane in preferring {
+            self.match_lane(lane);
+        }
+    }
+
+    fn assign(&mut self, key: TaskKey, agent_id: AgentId) {
+        self.dequeue(key);
+        let Some(task) = self.tasks.get_mut(&key) else { return };
+        let Some(agent) = self.registry.get_mut(agent_id) else { return };
+        let name = &task.order.action;
+        self.lease_counter += 1;
+        let lease = LeaseToken {
+            epoch: task.order.epoch,
+            attempt: task.order.attempt,
+            counter: self.lease_counter,
+        };
+        let spec = agent.registration.actions.get(name).cloned();
+        let action = spec.unwrap_or_else(|| Arc::new(ActionSpec::undeclared(name)));
+        let trial = agent.breakers.get_mut(name).is_some_and(|breaker| breaker.begin(self.now));
+        self.lanes.shares.charge(&task.order.fairness_key);
+        task.claimable = false;
+        task.progress = None;
+        task.state = State::Out(Box::new(Out {
+            agent: agent_id,
+            lease,
+            action: action.clone(),
+            assigned_at: self.now,
+            phase: Phase::Assigned,
+            accept_by: self.now.after(self.clocks.accept),
+            lease_until: self.now.after(self.clocks.lease),
+            timeout_at: None,
+            cancel_until: None,
+            trial,
+        }));
+        agent.tasks.insert(key);
+        agent.count_out(name);
+        self.counts.queued -= 1;
+        self.counts.running += 1;
+        let assignment = Assignment {
+            order: task.order.clone(),
+            lease,
+            action,
+            checkpoint: task.checkpoint.clone(),
+            at: self.now,
+        };
+        self.hand_over(agent_id, key, assignment);
+        self.schedule_task(key);
+        self.schedule_agent(agent_id);
+    }
+
+    fn hand_over(&mut self, agent: AgentId, key: TaskKey, assignment: Assignment) {
+        let session = self.registry.get_mut(agent).and_then(|agent| agent.session.as_mut());
+        let Some(session) = session else { return };
+        if let Some(poll) = session.poll.as_mut().filter(|_| session.polls) {
+            poll.room = poll.room.saturating_sub(1);
+            poll.keys.push((key, assignment.lease));
+            self.effects.wake.push(session.id);
+        } else {
+            self.send(agent, Outgoing::Assign(Box::new(assignment)));
+        }
+    }
+
+    /// Gives a waiting task to the agent that says it has it; false when the claim is not valid.
+    pub(super) fn claim(&mut self, key: TaskKey, agent_id: AgentId, lease: LeaseToken) -> bool {
+        let Some(task) = self.tasks.get(&key) else { return false };
+        let fits = task.claimable
+            && matches!(task.state, State::Waiting(_))
+            && lease.attempt == task.order.attempt
+            && lease.epoch <= task.order.epoch;
+        if !fits || self.registry.get(agent_id).is_none() {
+            return false;
+        }
+        self.dequeue(key);
+        let (Some(task), Some(agent)) =
+            (self.tasks.get_mut(&key), self.registry.get_mut(agent_id))
+        else {
+            return false;
+        };
+        let State::Waiting(waiting) = &mut task.state else { return false };
+        let cancel = waiting.cancel.take();
+        let name = &task.order.action;
+        let spec = agent.registration.actions.get(name).cloned();
+        let at_most_once = task.order.delivery == Delivery::AtMostOnce;
+        let begun = task.order.begun;
+        task.claimable = false;
+        task.state = State::Out(Box::new(Out {
+            agent: agent_id,
+            lease,
+            action: spec.unwrap_or_else(|| Arc::new(ActionSpec::undeclared(name))),
+            assigned_at: self.now,
+            phase: if at_most_once && !begun { Phase::Assigned } else { Phase::Running },
+            accept_by: self.now.after(self.clocks.accept),
+            lease_until: self.now.after(self.clocks.lease),
+            timeout_at: task.order.timeout.map(|timeout| self.now.after(timeout)),
+            cancel_until: None,
+            trial: false,
+        }));
+        agent.tasks.insert(key);
+        agent.count_out(name);
+        self.counts.queued -= 1;
+        self.counts.running += 1;
+        if at_most_once && begun {
+            self.send(agent_id, Outgoing::Proceed { key, lease });
+        } else if at_most_once {
+            self.accept(key);
+        }
+        self.schedule_task(key);
+        self.schedule_agent(agent_id);
+        if let Some((reason, grace)) = cancel {
+            self.cancel(key, &reason, grace);
+        }
+        true
+    }
+}

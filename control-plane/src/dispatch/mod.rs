@@ -1,0 +1,358 @@
+//! Gives tasks to agents and brings back what comes of them.
+//!
+//! A pure matcher (`matcher`) decides, behind one lock that is never held while anything is
+//! awaited, sent or reported; this shell hands it the time, carries out what it leaves to be
+//! done, and has one task of its own that sleeps until the next deadline. It knows no workflow
+//! and writes no journal: the sink does.
+
+mod breaker;
+mod card;
+pub mod clocks;
+mod convert;
+mod fair_queue;
+mod figures;
+mod inherit;
+mod lease;
+mod matcher;
+mod poll;
+mod registry;
+mod report;
+mod session;
+mod stream;
+mod telemetry;
+mod updates;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
+
+use engine::task::{TaskKey, TaskOrder};
+use engine::{Instant, RunId};
+use tokio::sync::{Notify, broadcast};
+use tokio_util::sync::CancellationToken;
+
+pub use card::Violation;
+pub use clocks::Clocks;
+pub use figures::ActionFigures;
+pub use lease::LeaseToken;
+pub use matcher::{Counts, Offer, Progress, WaitingReason};
+pub use report::{
+    Answer, Emitted, Report, ReportAck, ReportSink, TaskUpdate, UpdateKind, Usage,
+};
+
+pub(crate) use convert::agent_to_proto;
+pub(crate) use poll::ReportFault;
+pub use stream::SessionStream;
+
+use crate::clock::{Clock, until};
+pub(crate) use matcher::AgentView;
+use matcher::{Effects, Matcher, Refusal};
+use report::Subject;
+use session::SessionId;
+
+/// How dispatch is set up.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// The clocks of the protocol.
+    pub clocks: Clocks,
+    /// Weights of fairness keys; 1 where none is given.
+    pub weights: BTreeMap<String, u32>,
+}
+
+/// The way to dispatch. Cheap to clone.
+#[derive(Clone)]
+pub struct Dispatcher(Arc<Inner>);
+
+struct Inner {
+    locked: Mutex<Locked>,
+    clock: Arc<dyn Clock>,
+    clocks: Clocks,
+    sink: OnceLock<Arc<dyn ReportSink>>,
+    updates: updates::Updates,
+    telemetry: telemetry::Telemetry,
+    /// The next deadline has come nearer.
+    alarm: Notify,
+}
+
+struct Locked {
+    matcher: Matcher,
+    /// Who is to be woken when a session has something to send.
+    wakers: HashMap<SessionId, Vec<Waker>>,
+    /// Until when the deadline task sleeps.
+    sleeps_until: Instant,
+}
+
+impl Dispatcher {
+    /// Makes a dispatcher, which does nothing by itself before [`Dispatcher::start`]. The
+    /// recorder of metrics must be installed before.
+    #[must_use]
+    pub fn new(config: Config, clock: Arc<dyn Clock>) -> Self {
+        let matcher = Matcher::new(config.clocks.clone(), config.weights);
+        let locked = Locked { matcher, wakers: HashMap::new(), sleeps_until: Instant(i64::MAX) };
+        Self(Arc::new(Inner {
+            locked: Mutex::new(locked),
+            clock,
+            clocks: config.clocks,
+            sink: OnceLock::new(),
+            updates: updates::Updates::default(),
+            telemetry: telemetry::Telemetry::new(),
+            alarm: Notify::new(),
+        }))
+    }
+
+    /// Names the sink and starts the task that watches the deadlines. Only the first call
+    /// counts.
+    pub fn start(&self, sink: Arc<dyn ReportSink>, shutdown: CancellationToken) {
+        if self.0.sink.set(sink).is_ok() {
+            tokio::spawn(self.clone().watch_deadlines(shutdown));
+        }
+    }
+
+    async fn watch_deadlines(self, shutdown: CancellationToken) {
+        loop {
+            let next = {
+                let mut locked = self.lock();
+                let next = locked.matcher.next_deadline().unwrap_or(Instant(i64::MAX));
+                locked.sleeps_until = next;
+                next
+            };
+            let nap = until(&*self.0.clock, next).min(LONGEST_NAP);
+            tokio::select! {
+                () = tokio::time::sleep(nap) => {}
+                () = self.0.alarm.notified() => {}
+                () = shutdown.cancelled() => return,
+            }
+            self.with(Matcher::tick);
+        }
+    }
+
+    /// Takes an order; it is given out as soon as an agent has room for it. The same attempt
+    /// again changes nothing.
+    pub fn submit(&self, order: TaskOrder) {
+        self.with(|matcher| matcher.submit(order));
+    }
+
+    /// Takes orders, as [`Dispatcher::submit`] does.
+    pub fn submit_all(&self, orders: Vec<TaskOrder>) {
+        self.with(|matcher| orders.into_iter().for_each(|order| matcher.submit(order)));
+    }
+
+    /// Takes orders of adopted runs: until the grace is over, each is given only to the agent
+    /// that had it and claims it.
+    pub fn expect(&self, claims: Vec<TaskOrder>) {
+        let grace = self.0.clocks.grace;
+        self.with(|matcher| claims.into_iter().for_each(|order| matcher.expect(order, grace)));
+    }
+
+    /// Stops a task. It is reported as cancelled when its agent says so or `grace` is over, at
+    /// once when it is not out, and with attempt 0 when it is not known.
+    pub fn cancel(&self, key: &TaskKey, reason: &str, grace: Duration) {
+        self.with(|matcher| matcher.cancel(*key, reason, grace));
+    }
+
+    /// Takes a task back and reports it as cancelled, unless an agent has it.
+    pub fn withdraw(&self, key: &TaskKey) {
+        self.with(|matcher| matcher.withdraw(*key));
+    }
+
+    /// The run has ended: its tasks are stopped and forgotten without reports.
+    pub fn withdraw_run(&self, run: RunId) {
+        self.with(|matcher| matcher.withdraw_run(run));
+    }
+
+    /// The run is another's: its tasks are forgotten here and left to their agents.
+    pub fn forget_run(&self, run: RunId) {
+        self.with(|matcher| matcher.forget_run(run));
+    }
+
+    /// Gives out no further task of the run (true), or goes on (false).
+    pub fn hold_run(&self, run: RunId, hold: bool) {
+        self.with(|matcher| matcher.hold_run(run, hold));
+    }
+
+    /// That a task which must run at most once begins is durable: it may begin.
+    pub fn proceed(&self, key: &TaskKey) {
+        self.with(|matcher| matcher.proceed(*key));
+    }
+
+    /// What happens to the running tasks of a run from now on. Who is slow misses some.
+    #[must_use]
+    pub fn watch(&self, run: RunId) -> broadcast::Receiver<TaskUpdate> {
+        self.0.updates.watch(run)
+    }
+
+    /// How far a task is, as its agent said last.
+    #[must_use]
+    pub fn progress(&self, key: &TaskKey) -> Option<Progress> {
+        self.with(|matcher| matcher.progress(*key))
+    }
+
+    /// Why a task waits; `None` when it does not wait here.
+    #[must_use]
+    pub fn why(&self, key: &TaskKey) -> Option<WaitingReason> {
+        self.with(|matcher| matcher.why(*key))
+    }
+
+    /// Whether connected agents offer an action; without an agent's name, whether any does.
+    #[must_use]
+    pub fn offers(&self, agent: Option<&str>, action: &str) -> Offer {
+        self.with(|matcher| matcher.offers(agent, action))
+    }
+
+    /// How many tasks and agents there are.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.with(|matcher| matcher.counts())
+    }
+
+    /// Asks all agents to connect elsewhere, and ends their streams when they had time to: this
+    /// process stops. Tasks go on at their agents.
+    pub fn leave(&self) {
+        self.with(Matcher::rebalance_all);
+    }
+
+    /// Known agents by type and instance, from behind `after` on.
+    pub(crate) fn agents(&self, after: Option<(&str, &str)>, limit: usize) -> Vec<AgentView> {
+        self.with(|matcher| matcher.agents(after, limit))
+    }
+
+    /// The agents that go by this name: `type/instance`, a type or an alias.
+    pub(crate) fn find(&self, name: &str) -> Vec<AgentView> {
+        self.with(|matcher| matcher.find(name))
+    }
+
+    /// Lets an agent finish what it has and gives it nothing new.
+    pub(crate) fn drain(&self, agent: &AgentView, reason: &str) -> Option<AgentView> {
+        self.with(|matcher| {
+            matcher.drain(agent.id, reason);
+            matcher.find(&format!("{}/{}", agent.agent_type, agent.instance)).pop()
+        })
+    }
+
+    /// The figures of the last `range`.
+    pub(crate) fn figures(
+        &self,
+        agent: Option<&str>,
+        range: Duration,
+    ) -> Vec<contracts::v1::ActionMetrics> {
+        convert::actions_to_proto(self.with(|matcher| matcher.figures(agent, range)))
+    }
+
+    /// Registers an agent that comes by a stream.
+    pub(crate) fn connect(
+        &self,
+        register: contracts::v1::Register,
+    ) -> Result<SessionStream, RegisterFault> {
+        let registration = card::check(register).map_err(RegisterFault::Invalid)?;
+        let life = self.0.clocks.stream_life(rand::random::<f64>());
+        let session = self
+            .with(|matcher| matcher.register(registration, new_token(), life, false))
+            .map_err(RegisterFault::from)?;
+        Ok(SessionStream::new(self.clone(), session))
+    }
+
+    pub(crate) fn clocks(&self) -> &Clocks {
+        &self.0.clocks
+    }
+
+    fn answered(&self, subject: Subject, ack: Option<ReportAck>) {
+        self.with(|matcher| matcher.answered(subject, ack));
+    }
+
+    /// Wakes `waker` once the session has something to send, or has ended.
+    fn wake_for(locked: &mut Locked, session: SessionId, waker: &Waker) {
+        let wakers = locked.wakers.entry(session).or_default();
+        if !wakers.iter().any(|known| known.will_wake(waker)) {
+            wakers.push(waker.clone());
+        }
+    }
+
+    fn forget_wakers(&self, session: SessionId) {
+        self.lock().wakers.remove(&session);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Locked> {
+        self.0.locked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one way to the matcher.
+    fn with<T>(&self, act: impl FnOnce(&mut Matcher) -> T) -> T {
+        self.with_locked(|locked| act(&mut locked.matcher))
+    }
+
+    fn with_locked<T>(&self, act: impl FnOnce(&mut Locked) -> T) -> T {
+        let mut locked = self.lock();
+        locked.matcher.advance(self.0.clock.now());
+        let result = act(&mut locked);
+        let effects = locked.matcher.take_effects();
+        let counts = locked.matcher.counts();
+        let mut wakers = Vec::new();
+        for session in &effects.wake {
+            wakers.append(&mut locked.wakers.remove(session).unwrap_or_default());
+        }
+        let next = locked.matcher.next_deadline();
+        let sooner = next.is_some_and(|next| next < locked.sleeps_until);
+        if let (true, Some(next)) = (sooner, next) {
+            locked.sleeps_until = next;
+        }
+        drop(locked);
+        wakers.into_iter().for_each(Waker::wake);
+        if sooner {
+            self.0.alarm.notify_one();
+        }
+        self.carry_out(effects);
+        self.0.telemetry.counts(counts);
+        result
+    }
+
+    fn carry_out(&self, effects: Effects) {
+        for (report, subject) in effects.reports {
+            let answer = Answer::new(subject, self.clone());
+            if let Some(sink) = self.0.sink.get() {
+                sink.report(report, answer);
+            }
+        }
+        for (key, lease, agent) in effects.inquiries {
+            let answer = Answer::new(Subject::Unknown { key, lease, agent }, self.clone());
+            if let Some(sink) = self.0.sink.get() {
+                sink.inquire(key, lease, answer);
+            }
+        }
+        if let Some(sink) = self.0.sink.get() {
+            effects.emitted.into_iter().for_each(|emitted| sink.emit(emitted));
+        }
+        self.0.updates.publish(effects.updates);
+        self.0.telemetry.executed(effects.executed);
+    }
+}
+
+impl std::fmt::Debug for Dispatcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dispatcher").finish_non_exhaustive()
+    }
+}
+
+/// The deadline task looks at the clock at least so often.
+const LONGEST_NAP: Duration = Duration::from_secs(60);
+
+/// Why an agent was not registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RegisterFault {
+    /// What it says of itself is wrong.
+    Invalid(Vec<Violation>),
+    /// So many agents are connected already.
+    TooMany(usize),
+}
+
+impl From<Refusal> for RegisterFault {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::TooManyAgents(count) => Self::TooMany(count),
+        }
+    }
+}
+
+fn new_token() -> Arc<str> {
+    format!("{:032x}", rand::random::<u128>()).into()
+}

@@ -1,0 +1,256 @@
+//! Who is connected: agents by name and by session, what they offer and what they hold. Pure
+//! data; decides nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use engine::Instant;
+use engine::task::{AgentRef, TaskKey, TaskOrder};
+
+use super::breaker::Breaker;
+use super::card::Registration;
+use super::lease::LeaseToken;
+use super::session::{Session, SessionId};
+
+/// An agent, the same over all its sessions while it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct AgentId(pub(super) u64);
+
+/// A lane of the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct LaneId(pub(super) u64);
+
+/// How many tasks may be out at an agent at once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Credits {
+    pub(super) total: u32,
+    pub(super) per_action: HashMap<Arc<str>, u32>,
+}
+
+/// A task that is not this agent's any more, and that it may still be stopping.
+#[derive(Clone, Debug)]
+pub(super) struct Stopping {
+    pub(super) action: Arc<str>,
+    pub(super) until: Instant,
+}
+
+/// A known agent.
+#[derive(Debug)]
+pub(super) struct Agent {
+    pub(super) id: AgentId,
+    pub(super) registration: Arc<Registration>,
+    /// `None`: unreachable, kept while leases of its tasks last.
+    pub(super) session: Option<Session>,
+    /// The token of its last session.
+    pub(super) last_token: Arc<str>,
+    pub(super) credits: Credits,
+    /// The tasks that are out at it.
+    pub(super) tasks: BTreeSet<TaskKey>,
+    pub(super) stopping: BTreeMap<LeaseToken, Stopping>,
+    /// Tasks and stopping ones of each action.
+    pub(super) out_per_action: HashMap<Arc<str>, u32>,
+    pub(super) draining: bool,
+    pub(super) breakers: BTreeMap<Arc<str>, Breaker>,
+    pub(super) connected_at: Instant,
+    pub(super) last_heard: Instant,
+    pub(super) succeeded: u64,
+    pub(super) failed: u64,
+    pub(super) timer: Option<Instant>,
+    pub(super) lanes: Vec<LaneId>,
+}
+
+impl Agent {
+    pub(super) fn new(id: AgentId, registration: Arc<Registration>, now: Instant) -> Self {
+        Self {
+            id,
+            credits: Credits { total: registration.slots, ..Credits::default() },
+            registration,
+            session: None,
+            last_token: "".into(),
+            tasks: BTreeSet::new(),
+            stopping: BTreeMap::new(),
+            out_per_action: HashMap::new(),
+            draining: false,
+            breakers: BTreeMap::new(),
+            connected_at: now,
+            last_heard: now,
+            succeeded: 0,
+            failed: 0,
+            timer: None,
+            lanes: Vec::new(),
+        }
+    }
+
+    pub(super) fn name(&self) -> (Arc<str>, Arc<str>) {
+        (self.registration.agent_type.clone(), self.registration.instance.clone())
+    }
+
+    pub(super) fn as_ref(&self) -> AgentRef {
+        let (agent_type, instance) = self.name();
+        AgentRef { agent_type, instance }
+    }
+
+    /// Whether it goes by this name.
+    pub(super) fn answers_to(&self, name: &str) -> bool {
+        *self.registration.agent_type == *name
+            || self.registration.aliases.iter().any(|alias| **alias == *name)
+    }
+
+    /// Whether it has all these labels.
+    pub(super) fn has_labels(&self, requires: &BTreeMap<String, String>) -> bool {
+        let labels = &self.registration.labels;
+        requires.iter().all(|(name, value)| labels.get(name) == Some(value))
+    }
+
+    /// Whether a step that asks for this could ever be its.
+    pub(super) fn suits(&self, needs: &Needs) -> bool {
+        needs.agent.as_ref().is_none_or(|name| self.answers_to(name))
+            && self.registration.actions.contains_key(&needs.action)
+            && self.has_labels(&needs.requires)
+    }
+
+    /// Whether it is there and takes new tasks.
+    pub(super) fn is_open(&self) -> bool {
+        !self.draining && self.session.as_ref().is_some_and(|session| !session.rebalanced)
+    }
+
+    /// How many tasks it has, those included that it is stopping.
+    pub(super) fn out(&self) -> usize {
+        self.tasks.len() + self.stopping.len()
+    }
+
+    pub(super) fn has_credit(&self, action: &str) -> bool {
+        let out = self.out_per_action.get(action).copied().unwrap_or(0);
+        self.out() < self.credits.total as usize
+            && self.credits.per_action.get(action).is_none_or(|credit| out < *credit)
+    }
+
+    pub(super) fn breaker_permits(&self, action: &str, now: Instant) -> bool {
+        self.breakers.get(action).is_none_or(|breaker| breaker.permits(now))
+    }
+
+    /// Whether it may get a task of this action now.
+    pub(super) fn can_take(&self, action: &str, now: Instant) -> bool {
+        self.is_open()
+            && self.session.as_ref().is_some_and(Session::has_room)
+            && self.has_credit(action)
+            && self.breaker_permits(action, now)
+    }
+
+    /// Whether it is less loaded than `other`.
+    pub(super) fn is_less_loaded(&self, other: &Self) -> bool {
+        let share = |agent: &Self, by: &Self| agent.out() as u64 * u64::from(by.credits.total);
+        share(self, other) < share(other, self)
+    }
+
+    /// Nothing of it is left to wait for.
+    pub(super) fn is_gone(&self) -> bool {
+        self.session.is_none() && self.tasks.is_empty()
+    }
+
+    pub(super) fn count_out(&mut self, action: &Arc<str>) {
+        *self.out_per_action.entry(action.clone()).or_default() += 1;
+    }
+
+    pub(super) fn count_back(&mut self, action: &Arc<str>) {
+        if let Some(count) = self.out_per_action.get_mut(action) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.out_per_action.remove(action);
+            }
+        }
+    }
+}
+
+/// What a task needs of an agent; tasks with equal needs share a lane.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Needs {
+    pub(super) agent: Option<Arc<str>>,
+    pub(super) action: Arc<str>,
+    pub(super) requires: Arc<BTreeMap<String, String>>,
+    pub(super) preferred: Option<Arc<str>>,
+}
+
+impl Needs {
+    pub(super) fn of(order: &TaskOrder) -> Self {
+        Self {
+            agent: order.agent.clone(),
+            action: order.action.clone(),
+            requires: order.requires.clone(),
+            preferred: order.preferred_instance.clone(),
+        }
+    }
+}
+
+/// All known agents.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    pub(super) agents: HashMap<AgentId, Agent>,
+    pub(super) by_name: BTreeMap<(Arc<str>, Arc<str>), AgentId>,
+    sessions: HashMap<SessionId, AgentId>,
+    tokens: HashMap<Arc<str>, SessionId>,
+    counter: u64,
+}
+
+impl Registry {
+    pub(super) fn get(&self, id: AgentId) -> Option<&Agent> {
+        self.agents.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: AgentId) -> Option<&mut Agent> {
+        self.agents.get_mut(&id)
+    }
+
+    /// Agents in the order of their names.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = &Agent> {
+        self.by_name.values().filter_map(|id| self.agents.get(id))
+    }
+
+    pub(super) fn of_session(&self, session: SessionId) -> Option<AgentId> {
+        self.sessions.get(&session).copied()
+    }
+
+    pub(super) fn of_token(&self, token: &str) -> Option<SessionId> {
+        self.tokens.get(token).copied()
+    }
+
+    pub(super) fn session_mut(&mut self, session: SessionId) -> Option<&mut Session> {
+        let id = self.sessions.get(&session)?;
+        self.agents.get_mut(id)?.session.as_mut()
+    }
+
+    pub(super) fn next_id(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+
+    pub(super) fn insert(&mut self, agent: Agent) {
+        self.by_name.insert(agent.name(), agent.id);
+        self.agents.insert(agent.id, agent);
+    }
+
+    pub(super) fn remove(&mut self, id: AgentId) -> Option<Agent> {
+        self.close(id);
+        let agent = self.agents.remove(&id)?;
+        self.by_name.remove(&agent.name());
+        Some(agent)
+    }
+
+    /// Gives the agent a session in place of the one it had.
+    pub(super) fn open(&mut self, id: AgentId, session: Session) {
+        self.close(id);
+        self.sessions.insert(session.id, id);
+        self.tokens.insert(session.token.clone(), session.id);
+        if let Some(agent) = self.agents.get_mut(&id) {
+            agent.session = Some(session);
+        }
+    }
+
+    /// Ends the agent's session, if it has one.
+    pub(super) fn close(&mut self, id: AgentId) -> Option<SessionId> {
+        let session = self.agents.get_mut(&id)?.session.take()?;
+        self.sessions.remove(&session.id);
+        self.tokens.remove(&session.token);
+        Some(session.id)
+    }
+}
