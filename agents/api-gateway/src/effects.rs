@@ -1,0 +1,130 @@
+//! What this agent did under which idempotency key. Before anything changes the plan is written
+//! down; whoever comes again with the key goes on by the same plan. It knows nothing of plans.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::PathBuf;
+
+use agent_sdk::effect_log::{Mark, UNDONE_CODE};
+use agent_sdk::{EffectLog, Failure};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+use crate::files::io;
+
+/// The environment variable that names the workspace.
+pub const VARIABLE: &str = "ORCHESTRATOR_WORKSPACE";
+
+/// The folder of the records: one file per idempotency key.
+#[derive(Clone, Debug)]
+pub struct Records {
+    dir: PathBuf,
+}
+
+impl Records {
+    /// In the workspace that `ORCHESTRATOR_WORKSPACE` names; `orchestrator/workspace` in the
+    /// system's folder for temporary files when it is not set.
+    pub fn from_env() -> Self {
+        let root = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
+        let root = root.map_or_else(
+            || std::env::temp_dir().join("orchestrator").join("workspace"),
+            PathBuf::from,
+        );
+        Self::at(root.join(".orchestrator").join("api-gateway"))
+    }
+
+    /// In this folder.
+    pub fn at(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// Carries out a plan once; gives the plan. An attempt that was broken off is carried on, so
+    /// `apply` must leave alone what is there already.
+    pub fn carry_out<Plan: Serialize + DeserializeOwned>(
+        &self,
+        key: &str,
+        make: impl FnOnce() -> Result<Plan, Failure>,
+        apply: impl FnOnce(&Plan) -> Result<(), Failure>,
+    ) -> Result<Plan, Failure> {
+        let log = self.log(key)?;
+        let mut locked = log.lock().map_err(io("lock", log.path()))?;
+        let (plan, note) = match locked.mark(key) {
+            Some(Mark::Done(note)) => return read(note),
+            Some(Mark::Begun(note)) => (read(note)?, note.clone()),
+            Some(Mark::Undoing(_) | Mark::Undone) => {
+                let message = "this step was undone; it is not done after its undoing";
+                return Err(Failure::permanent(message).code(UNDONE_CODE).no_effect());
+            }
+            None => {
+                let plan = make()?;
+                let note = write(&plan)?;
+                locked.begin(key, &note).map_err(io("write", log.path()))?;
+                (plan, note)
+            }
+        };
+        apply(&plan)?;
+        locked.done(key, &note).map_err(io("write", log.path()))?;
+        Ok(plan)
+    }
+
+    /// Takes back what was carried out under a key; `None` when there is nothing (more) to take
+    /// back. `was_done` says that the step came to its end, so that a record must be there.
+    pub fn take_back<Plan: DeserializeOwned, Undone>(
+        &self,
+        key: &str,
+        was_done: bool,
+        undo: impl FnOnce(&Plan) -> Result<Undone, Failure>,
+    ) -> Result<Option<Undone>, Failure> {
+        let log = self.log(key)?;
+        let mut locked = log.lock().map_err(io("lock", log.path()))?;
+        let undone = match locked.mark(key) {
+            Some(Mark::Undone) => return Ok(None),
+            Some(Mark::Begun(note) | Mark::Done(note) | Mark::Undoing(Some(note))) => {
+                Some(undo(&read(note)?)?)
+            }
+            None if was_done => return Err(self.lost()),
+            None | Some(Mark::Undoing(None)) => None,
+        };
+        locked.undone(key).map_err(io("write", log.path()))?;
+        Ok(undone)
+    }
+
+    /// Waits until no other task of this agent changes a project.
+    pub fn alone(&self) -> Result<File, Failure> {
+        let path = self.dir.join("lock");
+        fs::create_dir_all(&self.dir).map_err(io("make the folder", &self.dir))?;
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let file = file.map_err(io("open", &path))?;
+        file.lock().map_err(io("lock", &path))?;
+        Ok(file)
+    }
+
+    fn log(&self, key: &str) -> Result<EffectLog, Failure> {
+        if !self.dir.is_absolute() {
+            let message = format!("{VARIABLE} must be an absolute path");
+            return Err(Failure::permanent(message).no_effect());
+        }
+        let digest = Sha256::digest(key.as_bytes());
+        let name: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let path = self.dir.join(name + ".jsonl");
+        EffectLog::open(&path).map_err(io("open", &path))
+    }
+
+    fn lost(&self) -> Failure {
+        Failure::permanent(format!(
+            "the step was done, but {} has no record of it; set {VARIABLE} to the folder under \
+             which it was done",
+            self.dir.display()
+        ))
+    }
+}
+
+fn read<Plan: DeserializeOwned>(note: &str) -> Result<Plan, Failure> {
+    serde_json::from_str(note)
+        .map_err(|error| Failure::permanent(format!("the record is damaged: {error}")))
+}
+
+fn write(plan: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string(plan)
+        .map_err(|error| Failure::permanent(format!("the record is no JSON: {error}")))
+}
