@@ -4,8 +4,12 @@
 //! conformance suite. SQL stands in this crate alone. The store reads no clock (times are handed
 //! in) and knows nothing of what the bytes in a journal row mean.
 
+mod batch;
 mod error;
+mod migration;
+mod postgres;
 mod rows;
+mod sqlite;
 
 use std::sync::Arc;
 
@@ -24,6 +28,8 @@ pub mod limits {
     pub const BATCH_TRANSITIONS_MAX: usize = 500;
     /// Events in one batch.
     pub const BATCH_EVENTS_MAX: usize = 100_000;
+    /// Bytes of all events of one batch.
+    pub const BATCH_BYTES_MAX: usize = 256 * 1024 * 1024;
     /// Rows of one page; a greater limit is cut to it.
     pub const PAGE_ROWS_MAX: u32 = 1000;
     /// A journal body longer than this is kept as a content-addressed blob.
@@ -31,7 +37,9 @@ pub mod limits {
     /// A blob.
     pub const BLOB_BYTES_MAX: usize = 64 * 1024 * 1024;
     /// A name, id or other short text that stands in a column of its own.
-    pub const TEXT_BYTES_MAX: usize = 4096;
+    pub const TEXT_BYTES_MAX: usize = 512;
+    /// The path of a step.
+    pub const STEP_BYTES_MAX: usize = 4096;
     /// A definition.
     pub const DEFINITION_BYTES_MAX: usize = 1024 * 1024;
 }
@@ -44,11 +52,14 @@ pub mod limits {
 /// [`Error::Url`] when the address is not one of these, [`Error::NewerSchema`] when a newer
 /// release has been at work on it, [`Error::Unavailable`] when it cannot be reached.
 pub async fn open(url: &str) -> Result<Arc<dyn Store>, Error> {
-    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
-    Err(Error::Url(format!(
-        "`{scheme}:` is no known kind of database; give sqlite:/path/file.db or \
-         postgres://user@host/database"
-    )))
+    match url.split_once(':').map_or("", |(scheme, _)| scheme) {
+        "sqlite" => Ok(Arc::new(sqlite::open(url).await?)),
+        "postgres" | "postgresql" => Ok(Arc::new(postgres::open(url).await?)),
+        // The address itself is not repeated: it may hold a password.
+        _ => Err(Error::Url(
+            "write sqlite:/path/file.db or postgres://user@host/database".to_owned(),
+        )),
+    }
 }
 
 /// The memory of the control plane.

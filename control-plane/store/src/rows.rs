@@ -35,7 +35,7 @@ pub struct Commit {
     pub request: Option<RequestRow>,
     /// Dead letters that came to be.
     pub dead_letters: Vec<DeadLetterRow>,
-    /// Ids of dead letters of this run that are settled. They are removed before the new are added.
+    /// Ids of dead letters of this run that are settled; none of those that came to be.
     pub remove_dead_letters: Vec<String>,
     /// Blobs that the events' payloads refer to, beyond the bodies that the store itself puts into
     /// blobs. They must be stored; they are kept as long as the run.

@@ -1,0 +1,142 @@
+//! PostgreSQL: a pool for commits alone, and one for all else.
+
+mod commit;
+#[expect(clippy::duplicate_mod, reason = "the same words for each database, see shared/mod.rs")]
+#[path = "../shared/mod.rs"]
+mod shared;
+mod statement;
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use engine::RunId;
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
+use sqlx::{Connection as _, PgConnection, PgPool};
+
+use crate::{Error, migration};
+
+type Db = sqlx::Postgres;
+type Connection = PgConnection;
+type Row = PgRow;
+
+const KIND: &str = "postgres";
+const BEGIN: &str = "BEGIN";
+const LOCK_WORKFLOWS: &str = "LOCK TABLE workflows IN SHARE ROW EXCLUSIVE MODE";
+
+/// Commits at the same time. More than the database has cores brings nothing.
+const COMMITTERS_MAX: u32 = 4;
+/// Connections for everything else.
+const CONNECTIONS_MAX: u32 = 12;
+/// How long to wait for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Everything but commits is given up after this long.
+const STATEMENT_TIMEOUT_MS: &str = "30000";
+
+pub(crate) struct Database {
+    committers: PgPool,
+    general: PgPool,
+}
+
+pub(crate) async fn open(url: &str) -> Result<Database, Error> {
+    if !names_user(url) {
+        return Err(Error::Url(
+            "it names no user; write postgres://USER@host/database".to_owned(),
+        ));
+    }
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|error| Error::Url(format!("{error}; write postgres://user@host/database")))?
+        .application_name("orchestrator");
+    migrate(&options).await?;
+    // A commit whose wait for a standby is cancelled stays, unreplicated: no time-out. One plan
+    // that looks up each run by its key, however small the table was when it was made.
+    let committing = options.clone().options([
+        ("statement_timeout", "0"),
+        ("plan_cache_mode", "force_generic_plan"),
+        ("enable_seqscan", "off"),
+        ("enable_bitmapscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+        ("jit", "off"),
+    ]);
+    let general = options.options([("statement_timeout", STATEMENT_TIMEOUT_MS)]);
+    let pool = |connections| {
+        PgPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE_TIMEOUT)
+    };
+    Ok(Database {
+        committers: pool(COMMITTERS_MAX).test_before_acquire(false).connect_lazy_with(committing),
+        general: pool(CONNECTIONS_MAX).connect_lazy_with(general),
+    })
+}
+
+/// Whether the address says who connects. Without, the driver takes a user that is not there.
+fn names_user(url: &str) -> bool {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
+    let parameters = rest.split_once('?').map_or("", |(_, parameters)| parameters);
+    let named = |parameter: &str| parameter.strip_prefix("user=").is_some_and(|u| !u.is_empty());
+    !user.split(':').next().unwrap_or_default().is_empty() || parameters.split('&').any(named)
+}
+
+/// On a connection of its own: where it fails, closing it gives the lock on the schema back.
+async fn migrate(options: &PgConnectOptions) -> Result<(), Error> {
+    let connecting = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(options));
+    let mut connection = match connecting.await {
+        Ok(connected) => connected.map_err(Error::read)?,
+        Err(_) => {
+            let seconds = ACQUIRE_TIMEOUT.as_secs();
+            let text = format!("the server did not answer within {seconds} s");
+            return Err(Error::Unavailable(text));
+        }
+    };
+    let migrated = migration::postgres().run(&mut connection).await;
+    // The outcome of the migration is what counts.
+    drop(connection.close().await);
+    migrated.map_err(|error| Error::migration(error, migration::KNOWN))
+}
+
+impl Database {
+    async fn reader(&self) -> Result<PoolConnection<Db>, Error> {
+        self.general.acquire().await.map_err(Error::read)
+    }
+
+    async fn writer(&self) -> Result<PoolConnection<Db>, Error> {
+        self.general.acquire().await.map_err(Error::before_write)
+    }
+
+    async fn close_all(&self) {
+        self.committers.close().await;
+        self.general.close().await;
+    }
+}
+
+/// Waits until an insert of `run` that is under way has ended, by trying to insert it too.
+async fn settle_insert(connection: &mut Connection, run: RunId) -> sqlx::Result<()> {
+    let mut transaction = connection.begin().await?;
+    sqlx::query::<Db>(
+        "INSERT INTO runs (run_id, tenant, workflow, version_name, definition_hash, status, \
+         version, created_at, priority, labels, summary) \
+         VALUES ($1, '', '', '', '', 0, 0, 0, 0, '', '') ON CONFLICT DO NOTHING",
+    )
+    .bind(run.0)
+    .execute(&mut *transaction)
+    .await?;
+    transaction.rollback().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_user;
+
+    #[test]
+    fn a_user_is_found_where_there_is_one() {
+        assert!(names_user("postgres://me@host/db"));
+        assert!(names_user("postgres://me:secret@host:5432/db"));
+        assert!(names_user("postgres:///db?host=/run&user=me"));
+        assert!(!names_user("postgres://host/db"));
+        assert!(!names_user("postgres://:secret@host/db"));
+        assert!(!names_user("postgres://host/db?user="));
+        assert!(!names_user("postgres://host/d@b"));
+    }
+}

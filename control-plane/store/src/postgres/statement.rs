@@ -1,0 +1,229 @@
+//! The text of the group commit and its arguments.
+//!
+//! Every run is compared and swapped by itself; what hangs on a run that lost is left out by
+//! `IN (...) IS TRUE`, which the planner keeps as a hashed subplan and never makes a join of.
+
+use engine::{ContentHash, RunId};
+use sqlx::encode::Encode;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::PgArguments;
+use sqlx::{Arguments as _, Type};
+
+use super::Db;
+use crate::batch::{Event, Transition};
+use crate::{DeadLetterRow, RequestRow};
+
+macro_rules! update {
+    ($more_values:literal, $more_names:literal, $more_conditions:literal) => {
+        concat!(
+            "updated AS (UPDATE runs r SET status = u.status, version = u.version, \
+             ended_at = u.ended_at, priority = u.priority, labels = u.labels, \
+             summary = u.summary, wake_at = u.wake_at \
+             FROM unnest($1::uuid[], $2::int8[], $3::uuid[], $4::int2[], $5::int8[], \
+             $6::int8[], $7::int2[], $8::bytea[], $9::bytea[], $10::int8[]",
+            $more_values,
+            ") AS u(run_id, expected, owner, status, version, ended_at, priority, labels, \
+             summary, wake_at",
+            $more_names,
+            ") WHERE r.run_id = u.run_id AND r.version = u.expected \
+             AND r.owner IS NOT DISTINCT FROM u.owner",
+            $more_conditions,
+            " RETURNING r.run_id), "
+        )
+    };
+}
+
+macro_rules! journal {
+    ($won:literal) => {
+        concat!(
+            "journaled AS (INSERT INTO journal (run_id, seq, at, kind, schema, body, blob) \
+             SELECT * FROM unnest($11::uuid[], $12::int8[], $13::int8[], $14::int2[], \
+             $15::int2[], $16::bytea[], $17::bytea[]) \
+             AS e(run_id, seq, at, kind, schema, body, blob) \
+             WHERE (e.run_id IN (SELECT run_id FROM ",
+            $won,
+            ")) IS TRUE)"
+        )
+    };
+}
+
+/// Updates of runs that are there, and their events: what most batches are.
+const UPDATES: &str = concat!(
+    "WITH ",
+    update!("", "", ""),
+    journal!("updated"),
+    " SELECT run_id FROM updated"
+);
+
+/// All that can be in a batch. A request that is new while its run loses fails the statement, by
+/// a division by zero: the request must not stay.
+const EVERYTHING: &str = concat!(
+    "WITH claimed AS (INSERT INTO requests \
+     (tenant, request_id, run_id, body_hash, at, response) \
+     SELECT * FROM unnest($35::text[], $36::text[], $37::uuid[], $38::bytea[], $39::int8[], \
+     $40::bytea[]) ON CONFLICT DO NOTHING RETURNING run_id), \
+     inserted AS (INSERT INTO runs (run_id, tenant, workflow, version_name, definition_hash, \
+     status, version, owner, created_at, ended_at, parent, priority, labels, summary, wake_at) \
+     SELECT i.run_id, i.tenant, i.workflow, i.version_name, i.definition_hash, i.status, \
+     i.version, i.owner, i.created_at, i.ended_at, i.parent, i.priority, i.labels, i.summary, \
+     i.wake_at FROM unnest($19::uuid[], $20::text[], $21::text[], $22::text[], $23::bytea[], \
+     $24::int2[], $25::int8[], $26::uuid[], $27::int8[], $28::int8[], $29::uuid[], $30::int2[], \
+     $31::bytea[], $32::bytea[], $33::int8[], $34::bool[]) \
+     AS i(run_id, tenant, workflow, version_name, definition_hash, status, version, owner, \
+     created_at, ended_at, parent, priority, labels, summary, wake_at, requested) \
+     WHERE NOT i.requested OR (i.run_id IN (SELECT run_id FROM claimed)) IS TRUE \
+     ON CONFLICT DO NOTHING RETURNING run_id), ",
+    update!(
+        ", $18::bool[]",
+        ", requested",
+        " AND (NOT u.requested OR (u.run_id IN (SELECT run_id FROM claimed)) IS TRUE)"
+    ),
+    "won AS (SELECT run_id FROM inserted UNION ALL SELECT run_id FROM updated), ",
+    journal!("won"),
+    ", lettered AS (INSERT INTO dead_letters (id, tenant, run_id, workflow, step, at, body) \
+     SELECT * FROM unnest($41::text[], $42::text[], $43::uuid[], $44::text[], $45::text[], \
+     $46::int8[], $47::bytea[]) AS d(id, tenant, run_id, workflow, step, at, body) \
+     WHERE (d.run_id IN (SELECT run_id FROM won)) IS TRUE ON CONFLICT DO NOTHING), \
+     unlettered AS (DELETE FROM dead_letters d USING unnest($48::uuid[], $49::text[]) \
+     AS x(run_id, id) WHERE d.id = x.id AND d.run_id = x.run_id \
+     AND (x.run_id IN (SELECT run_id FROM won)) IS TRUE), \
+     referred AS (INSERT INTO run_blobs (run_id, hash) \
+     SELECT * FROM unnest($50::uuid[], $51::bytea[]) AS b(run_id, hash) \
+     WHERE (b.run_id IN (SELECT run_id FROM won)) IS TRUE ON CONFLICT DO NOTHING) \
+     SELECT run_id FROM won UNION ALL SELECT NULL::uuid WHERE 1 / (CASE WHEN EXISTS \
+     (SELECT 1 FROM claimed c WHERE (c.run_id IN (SELECT run_id FROM won)) IS NOT TRUE) \
+     THEN 0 ELSE 1 END) = 0"
+);
+
+/// The statement for `transitions`, which are sorted by run, and what goes into it.
+pub(super) fn prepare(
+    transitions: &[Transition<'_>],
+) -> Result<(&'static str, PgArguments), BoxDynError> {
+    let mut columns = Columns(PgArguments::default());
+    let (inserts, updates): (Vec<_>, Vec<_>) =
+        transitions.iter().partition(|transition| transition.is_insert());
+    columns.updates(&updates)?;
+    columns.events(transitions)?;
+    let plain = |transition: &&Transition<'_>| {
+        transition.request().is_none()
+            && transition.commit.dead_letters.is_empty()
+            && transition.commit.remove_dead_letters.is_empty()
+            && transition.blobs().next().is_none()
+    };
+    if inserts.is_empty() && updates.iter().all(plain) {
+        return Ok((UPDATES, columns.0));
+    }
+    columns.add(&updates, |transition| transition.request().is_some())?;
+    columns.inserts(&inserts)?;
+    columns.requests(transitions)?;
+    columns.dead_letters(transitions)?;
+    columns.blobs(transitions)?;
+    Ok((EVERYTHING, columns.0))
+}
+
+/// Arguments, an array for each column.
+struct Columns(PgArguments);
+
+impl Columns {
+    fn add<'a, I, T>(
+        &mut self,
+        items: &'a [I],
+        value: impl Fn(&'a I) -> T,
+    ) -> Result<(), BoxDynError>
+    where
+        Vec<T>: Encode<'a, Db> + Type<Db> + 'a,
+    {
+        let column: Vec<T> = items.iter().map(value).collect();
+        self.0.add(column)
+    }
+
+    fn updates(&mut self, updates: &[&Transition<'_>]) -> Result<(), BoxDynError> {
+        self.add(updates, |t| t.commit.run.0)?;
+        self.add(updates, |t| t.commit.expected_version)?;
+        self.add(updates, |t| t.commit.row.owner.map(|owner| owner.0))?;
+        self.add(updates, |t| t.commit.row.status)?;
+        self.add(updates, |t| t.commit.row.version)?;
+        self.add(updates, |t| t.commit.row.ended_at)?;
+        self.add(updates, |t| t.commit.row.priority)?;
+        self.add(updates, |t| t.commit.row.labels.as_slice())?;
+        self.add(updates, |t| t.commit.row.summary.as_slice())?;
+        self.add(updates, |t| t.commit.row.wake_at)
+    }
+
+    fn events(&mut self, transitions: &[Transition<'_>]) -> Result<(), BoxDynError> {
+        let events: Vec<(RunId, &Event<'_>)> = transitions
+            .iter()
+            .flat_map(|t| t.events.iter().map(|event| (t.commit.run, event)))
+            .collect();
+        self.add(&events, |(run, _)| run.0)?;
+        self.add(&events, |(_, event)| event.row.seq)?;
+        self.add(&events, |(_, event)| event.row.at)?;
+        self.add(&events, |(_, event)| event.row.kind)?;
+        self.add(&events, |(_, event)| event.row.schema)?;
+        self.add(&events, |(_, event)| event.inline_body())?;
+        self.add(&events, |(_, event)| event.blob.as_ref().map(|hash| hash.0.as_slice()))
+    }
+
+    fn inserts(&mut self, inserts: &[&Transition<'_>]) -> Result<(), BoxDynError> {
+        self.add(inserts, |t| t.commit.run.0)?;
+        self.add(inserts, |t| t.commit.row.tenant.as_str())?;
+        self.add(inserts, |t| t.commit.row.workflow.as_str())?;
+        self.add(inserts, |t| t.commit.row.version_name.as_str())?;
+        self.add(inserts, |t| t.commit.row.definition_hash.0.as_slice())?;
+        self.add(inserts, |t| t.commit.row.status)?;
+        self.add(inserts, |t| t.commit.row.version)?;
+        self.add(inserts, |t| t.commit.row.owner.map(|owner| owner.0))?;
+        self.add(inserts, |t| t.commit.row.created_at)?;
+        self.add(inserts, |t| t.commit.row.ended_at)?;
+        self.add(inserts, |t| t.commit.row.parent.map(|parent| parent.0))?;
+        self.add(inserts, |t| t.commit.row.priority)?;
+        self.add(inserts, |t| t.commit.row.labels.as_slice())?;
+        self.add(inserts, |t| t.commit.row.summary.as_slice())?;
+        self.add(inserts, |t| t.commit.row.wake_at)?;
+        self.add(inserts, |t| t.request().is_some())
+    }
+
+    /// Sorted by their own key, since that is what two batches may wait for one another by.
+    fn requests(&mut self, transitions: &[Transition<'_>]) -> Result<(), BoxDynError> {
+        let mut requests: Vec<(RunId, &RequestRow)> = transitions
+            .iter()
+            .filter_map(|t| t.request().map(|request| (t.commit.run, request)))
+            .collect();
+        requests.sort_by_key(|(_, row)| (&row.tenant, &row.request_id));
+        self.add(&requests, |(_, row)| row.tenant.as_str())?;
+        self.add(&requests, |(_, row)| row.request_id.as_str())?;
+        self.add(&requests, |(run, _)| run.0)?;
+        self.add(&requests, |(_, row)| row.body_hash.0.as_slice())?;
+        self.add(&requests, |(_, row)| row.at)?;
+        self.add(&requests, |(_, row)| row.response.as_deref())
+    }
+
+    fn dead_letters(&mut self, transitions: &[Transition<'_>]) -> Result<(), BoxDynError> {
+        let added: Vec<(RunId, &DeadLetterRow)> = transitions
+            .iter()
+            .flat_map(|t| t.commit.dead_letters.iter().map(|letter| (t.commit.run, letter)))
+            .collect();
+        self.add(&added, |(_, letter)| letter.id.as_str())?;
+        self.add(&added, |(_, letter)| letter.tenant.as_str())?;
+        self.add(&added, |(run, _)| run.0)?;
+        self.add(&added, |(_, letter)| letter.workflow.as_str())?;
+        self.add(&added, |(_, letter)| letter.step.as_str())?;
+        self.add(&added, |(_, letter)| letter.at)?;
+        self.add(&added, |(_, letter)| letter.body.as_slice())?;
+        let removed: Vec<(RunId, &str)> = transitions
+            .iter()
+            .flat_map(|t| t.commit.remove_dead_letters.iter().map(|id| (t.commit.run, &**id)))
+            .collect();
+        self.add(&removed, |(run, _)| run.0)?;
+        self.add(&removed, |(_, id)| *id)
+    }
+
+    fn blobs(&mut self, transitions: &[Transition<'_>]) -> Result<(), BoxDynError> {
+        let blobs: Vec<(RunId, ContentHash)> = transitions
+            .iter()
+            .flat_map(|t| t.blobs().map(|hash| (t.commit.run, hash)))
+            .collect();
+        self.add(&blobs, |(run, _)| run.0)?;
+        self.add(&blobs, |(_, hash)| hash.0.as_slice())
+    }
+}

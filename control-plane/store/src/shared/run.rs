@@ -1,0 +1,195 @@
+//! Runs and their journals, as they are read; and adoption, the one write of them that is no
+//! commit.
+
+use std::sync::Arc;
+
+use engine::RunId;
+use sqlx::{QueryBuilder, Row as _};
+
+use super::{
+    Connection, Db, Row, hash, optional_owner, optional_run_id, page, run_id, settle_insert,
+};
+use crate::{Cursor, JournalRow, Micros, OwnerId, RunFilter, RunRow};
+
+macro_rules! run_columns {
+    () => {
+        "run_id, tenant, workflow, version_name, definition_hash, status, version, owner, \
+         created_at, ended_at, parent, priority, labels, summary, wake_at"
+    };
+}
+
+fn run_row(row: &Row) -> sqlx::Result<RunRow> {
+    Ok(RunRow {
+        run_id: run_id(row, 0)?,
+        tenant: row.try_get(1)?,
+        workflow: row.try_get(2)?,
+        version_name: row.try_get(3)?,
+        definition_hash: hash(row, 4)?,
+        status: row.try_get(5)?,
+        version: row.try_get(6)?,
+        owner: optional_owner(row, 7)?,
+        created_at: row.try_get(8)?,
+        ended_at: row.try_get(9)?,
+        parent: optional_run_id(row, 10)?,
+        priority: row.try_get(11)?,
+        labels: row.try_get(12)?,
+        summary: row.try_get(13)?,
+        wake_at: row.try_get(14)?,
+    })
+}
+
+/// A run that is not there may be in an insert that has not ended, which an update does not wait
+/// for: it is settled first, then looked for again.
+pub(super) async fn adopt(
+    connection: &mut Connection,
+    run: RunId,
+    owner: OwnerId,
+    at: Micros,
+) -> sqlx::Result<Option<RunRow>> {
+    if let Some(row) = take(connection, run, owner, at).await? {
+        return Ok(Some(row));
+    }
+    settle_insert(connection, run).await?;
+    take(connection, run, owner, at).await
+}
+
+async fn take(
+    connection: &mut Connection,
+    run: RunId,
+    owner: OwnerId,
+    at: Micros,
+) -> sqlx::Result<Option<RunRow>> {
+    let row = sqlx::query::<Db>(concat!(
+        "UPDATE runs SET owner = $2, adopted_at = $3 WHERE run_id = $1 RETURNING ",
+        run_columns!()
+    ))
+    .bind(run.0)
+    .bind(owner.0)
+    .bind(at)
+    .fetch_optional(connection)
+    .await?;
+    row.as_ref().map(run_row).transpose()
+}
+
+pub(super) async fn find(connection: &mut Connection, run: RunId) -> sqlx::Result<Option<RunRow>> {
+    let row = sqlx::query::<Db>(concat!("SELECT ", run_columns!(), " FROM runs WHERE run_id = $1"))
+        .bind(run.0)
+        .fetch_optional(connection)
+        .await?;
+    row.as_ref().map(run_row).transpose()
+}
+
+pub(super) async fn unfinished(
+    connection: &mut Connection,
+    after: Option<RunId>,
+    limit: u32,
+) -> sqlx::Result<Vec<RunRow>> {
+    let rows = sqlx::query::<Db>(concat!(
+        "SELECT ",
+        run_columns!(),
+        " FROM runs WHERE ended_at IS NULL AND run_id > $1 ORDER BY run_id LIMIT $2"
+    ))
+    .bind(after.map_or(uuid::Uuid::nil(), |run| run.0))
+    .bind(page(limit))
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(run_row).collect()
+}
+
+pub(super) async fn list(
+    connection: &mut Connection,
+    filter: &RunFilter,
+    after: Option<Cursor<RunId>>,
+    ascending: bool,
+    limit: u32,
+) -> sqlx::Result<Vec<RunRow>> {
+    let start = concat!("SELECT ", run_columns!(), " FROM runs WHERE 1 = 1");
+    let mut query = QueryBuilder::<Db>::new(start);
+    if let Some(tenant) = &filter.tenant {
+        query.push(" AND tenant = ").push_bind(tenant.clone());
+    }
+    if let Some(workflow) = &filter.workflow {
+        query.push(" AND workflow = ").push_bind(workflow.clone());
+    }
+    if let Some(status) = filter.status {
+        query.push(" AND status = ").push_bind(status);
+    }
+    if let Some(parent) = filter.parent {
+        query.push(" AND parent = ").push_bind(parent.0);
+    }
+    let (beyond, order) = if ascending { (">", "") } else { ("<", " DESC") };
+    if let Some(after) = after {
+        query.push(format!(" AND (created_at, run_id) {beyond} ("));
+        query.push_bind(after.at).push(", ").push_bind(after.id.0).push(")");
+    }
+    query.push(format!(" ORDER BY created_at{order}, run_id{order} LIMIT "));
+    query.push_bind(page(limit));
+    let rows = query.build().fetch_all(connection).await?;
+    rows.iter().map(run_row).collect()
+}
+
+/// The row first, then the journal up to its version: what is appended between is left out.
+/// A journal with gaps is an error, unless retention has removed the run in between.
+pub(super) async fn fold(
+    connection: &mut Connection,
+    run: RunId,
+) -> sqlx::Result<Option<(RunRow, Vec<JournalRow>)>> {
+    let Some(row) = find(&mut *connection, run).await? else {
+        return Ok(None);
+    };
+    let events = journal_between(&mut *connection, run, 0, row.version, i64::MAX).await?;
+    let whole = events.iter().zip(1..).all(|(event, seq)| event.seq == seq)
+        && i64::try_from(events.len()) == Ok(row.version);
+    if whole {
+        return Ok(Some((row, events)));
+    }
+    if find(connection, run).await?.is_none() {
+        return Ok(None);
+    }
+    let found = events.len();
+    let text = format!("run {run} has version {}, its journal {found} events", row.version);
+    Err(sqlx::Error::Decode(text.into()))
+}
+
+pub(super) async fn journal(
+    connection: &mut Connection,
+    run: RunId,
+    after_seq: i64,
+    limit: u32,
+) -> sqlx::Result<Vec<JournalRow>> {
+    journal_between(connection, run, after_seq, i64::MAX, page(limit)).await
+}
+
+async fn journal_between(
+    connection: &mut Connection,
+    run: RunId,
+    after_seq: i64,
+    last_seq: i64,
+    limit: i64,
+) -> sqlx::Result<Vec<JournalRow>> {
+    let rows = sqlx::query::<Db>(
+        "SELECT j.seq, j.at, j.kind, j.schema, COALESCE(j.body, b.content) \
+         FROM journal j LEFT JOIN blobs b ON b.hash = j.blob \
+         WHERE j.run_id = $1 AND j.seq > $2 AND j.seq <= $3 ORDER BY j.seq LIMIT $4",
+    )
+    .bind(run.0)
+    .bind(after_seq)
+    .bind(last_seq)
+    .bind(limit)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| journal_row(run, row)).collect()
+}
+
+fn journal_row(run: RunId, row: &Row) -> sqlx::Result<JournalRow> {
+    let seq = row.try_get(0)?;
+    let body: Option<Vec<u8>> = row.try_get(4)?;
+    let lost = || sqlx::Error::Decode(format!("event {seq} of run {run} lacks its blob").into());
+    Ok(JournalRow {
+        seq,
+        at: row.try_get(1)?,
+        kind: row.try_get(2)?,
+        schema: row.try_get(3)?,
+        body: Arc::from(body.ok_or_else(lost)?),
+    })
+}
