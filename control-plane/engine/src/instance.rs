@@ -11,7 +11,7 @@ use crate::task::{AgentRef, DeclaredUndo, Json, TaskError};
 
 /// The number of a scope within its run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ScopeId(pub(crate) u32);
+pub(crate) struct ScopeId(pub(crate) u32);
 
 impl ScopeId {
     pub(crate) fn index(self) -> usize {
