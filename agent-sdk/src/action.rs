@@ -146,6 +146,7 @@ impl Action {
         &self.name
     }
 
+    /// Its card, but for `inherits`, which hangs on the agent's other actions as well.
     pub(crate) fn card(&self) -> v1::ActionCard {
         let way = match &self.undo {
             Undo::Action(name) => v1::undo::Way::Action(name.clone()),
@@ -166,7 +167,7 @@ impl Action {
                 labels: handles.labels,
                 categories: handles.categories,
             }),
-            inherits: self.inherits.clone(),
+            inherits: Vec::new(),
         }
     }
 }

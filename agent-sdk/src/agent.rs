@@ -117,7 +117,14 @@ impl Agent {
     pub fn card(&self) -> v1::AgentCard {
         v1::AgentCard {
             description: self.description.clone(),
-            actions: self.actions.iter().map(Action::card).collect(),
+            actions: self
+                .actions
+                .iter()
+                .map(|action| v1::ActionCard {
+                    inherits: self.inherited_fields(action),
+                    ..action.card()
+                })
+                .collect(),
         }
     }
 

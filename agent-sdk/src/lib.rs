@@ -38,6 +38,12 @@ mod error;
 pub mod limits;
 mod work;
 mod payload;
+mod outcome;
+mod outbox;
+mod board;
+mod connect;
+mod backoff;
+mod session;
 mod runner;
 pub mod testing;
 

@@ -38,3 +38,12 @@ pub(crate) fn duration(duration: Duration) -> prost_types::Duration {
 pub(crate) fn from_duration(duration: Option<prost_types::Duration>) -> Option<Duration> {
     duration.and_then(|duration| Duration::try_from(duration).ok())
 }
+
+/// How many bytes of data a payload carries.
+pub(crate) fn bytes(payload: &v1::Payload) -> usize {
+    match &payload.data {
+        Some(Data::Json(text)) => text.len(),
+        Some(Data::Bytes(bytes)) => bytes.len(),
+        Some(Data::Blob(_)) | None => 0,
+    }
+}

@@ -1,6 +1,10 @@
 //! For tests of agents: a harness that calls handlers in process, and a scripted control plane
 //! that speaks real frames over an in-memory connection, with a kit of faults.
 
+mod control_plane;
+mod faults;
 mod harness;
 
+pub use control_plane::{ControlPlane, Peer, WAIT_MAX, task};
+pub use faults::{Fault, Faults};
 pub use harness::{Call, Harness, Outcome};

@@ -1,0 +1,120 @@
+//! The frames of one session, as a stream that the transport takes from directly: what is put
+//! in the outbox goes out with no task between.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use contracts::v1::{self, connect_request::Frame};
+use futures::Stream;
+use prost::Message as _;
+use tokio::time::Instant;
+
+use super::{Board, Stage, State};
+use crate::limits::{RESULT_BYTES_PER_FRAME_MAX, RESULTS_PER_FRAME_MAX};
+use crate::outbox::Item;
+
+/// What an agent sends in one session, `Register` first; the rest once it is registered.
+pub(crate) struct Frames {
+    board: Arc<Board>,
+    session: u64,
+    register: Option<v1::Register>,
+}
+
+impl Frames {
+    pub(crate) fn new(board: Arc<Board>, session: u64, register: v1::Register) -> Self {
+        Self { board, session, register: Some(register) }
+    }
+}
+
+impl Stream for Frames {
+    type Item = v1::ConnectRequest;
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<v1::ConnectRequest>> {
+        if let Some(register) = self.register.take() {
+            return Poll::Ready(Some(request(Frame::Register(register))));
+        }
+        let mut state = self.board.lock();
+        if state.session != self.session {
+            return Poll::Ready(None);
+        }
+        if state.live
+            && let Some(frame) = state.next_frame()
+        {
+            return Poll::Ready(Some(request(frame)));
+        }
+        if state.closing && state.outbox.is_empty() {
+            return Poll::Ready(None);
+        }
+        state.outbox.wait(context.waker());
+        Poll::Pending
+    }
+}
+
+impl State {
+    fn next_frame(&mut self) -> Option<Frame> {
+        loop {
+            let frame = match self.outbox.pop()? {
+                Item::Frame(frame) | Item::News(frame) | Item::Kept(frame) => Some(frame),
+                Item::Progress(id) => self.progress(&id),
+                Item::Checkpoint(id) => self.checkpoint(&id),
+                Item::Result(id) => self.results(id),
+            };
+            if frame.is_some() {
+                return frame;
+            }
+        }
+    }
+
+    fn progress(&mut self, id: &str) -> Option<Frame> {
+        let entry = self.tasks.get_mut(id)?;
+        let (fraction, message) = entry.progress.take()?;
+        let task = Some(entry.task_ref(id));
+        Some(Frame::Progress(v1::Progress { task, fraction, message }))
+    }
+
+    fn checkpoint(&mut self, id: &str) -> Option<Frame> {
+        let entry = self.tasks.get_mut(id)?;
+        let state = entry.checkpoint.take();
+        let task = Some(entry.task_ref(id));
+        Some(Frame::Checkpoint(v1::TaskCheckpoint { task, state }))
+    }
+
+    /// This result, and those that wait right behind it.
+    fn results(&mut self, first: String) -> Option<Frame> {
+        let now = Instant::now();
+        let mut results = Vec::new();
+        let mut bytes = 0;
+        let mut next = Some(first);
+        while let Some(id) = next {
+            if let Some(result) = self.result(&id, now) {
+                bytes += result.encoded_len();
+                if bytes > RESULT_BYTES_PER_FRAME_MAX && !results.is_empty() {
+                    self.outbox.push_front_result(id);
+                    break;
+                }
+                results.push(result);
+            }
+            if results.len() >= RESULTS_PER_FRAME_MAX {
+                break;
+            }
+            next = self.outbox.pop_result();
+        }
+        (!results.is_empty()).then_some(Frame::Results(v1::Results { results }))
+    }
+
+    fn result(&mut self, id: &str, now: Instant) -> Option<v1::TaskResult> {
+        let entry = self.tasks.get_mut(id)?;
+        let task = entry.task_ref(id);
+        let Stage::Done { result, sent } = &mut entry.stage else { return None };
+        *sent = Some(now);
+        Some(v1::TaskResult { task: Some(task), ..v1::TaskResult::clone(result) })
+    }
+}
+
+fn request(frame: Frame) -> v1::ConnectRequest {
+    v1::ConnectRequest { frame: Some(frame) }
+}

@@ -1,0 +1,278 @@
+//! What the control plane says about tasks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use contracts::v1::{self, connect_request::Frame};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use super::{Board, Clocks, Entry, Stage, State, Voice, Worker};
+use crate::context::{Context, Facts, Figures};
+use crate::limits::{CANCEL_GRACE, STATUS_INTERVAL, TASKS_MAX, TIMEOUT_MARGIN};
+use crate::outbox::Item;
+use crate::outcome::{self, Stop};
+use crate::payload::{from_duration, text};
+
+impl Board {
+    /// Begins a session; gives its number and the frame to begin it with.
+    pub(crate) fn begin_session(&self, instance: &str, token: &str) -> (u64, v1::Register) {
+        let mut state = self.lock();
+        state.end_session();
+        let mut register = self.agent.register(instance);
+        register.session_token = token.to_owned();
+        register.tasks_in_flight =
+            state.tasks.iter().map(|(id, entry)| entry.task_ref(id)).collect();
+        (state.session, register)
+    }
+
+    /// Ends the present session; tasks go on.
+    pub(crate) fn end_session(&self) {
+        self.lock().end_session();
+    }
+
+    /// Takes over what the control plane says on registering: its clocks, and which tasks stay
+    /// with this agent. Everything that it may have missed is said again.
+    pub(crate) fn registered(
+        self: &Arc<Self>,
+        registered: &v1::Registered,
+        named: &[v1::TaskRef],
+        channel: Channel,
+    ) {
+        let lost: Vec<String> = {
+            let mut state = self.lock();
+            state.clocks = clocks(registered);
+            state.channel = Some(channel);
+            state.live = true;
+            for kept in &registered.tasks_kept {
+                if let Some(entry) = state.tasks.get_mut(&kept.task_id) {
+                    entry.lease_token.clone_from(&kept.lease_token);
+                }
+            }
+            let kept = |id: &str| registered.tasks_kept.iter().any(|kept| kept.task_id == id);
+            named.iter().map(|task| task.task_id.clone()).filter(|id| !kept(id)).collect()
+        };
+        for id in lost {
+            self.lease_lost(&id, "the control plane does not know it as this agent's");
+        }
+        let mut state = self.lock();
+        state.repeat();
+        if state.draining {
+            state.ask_to_drain();
+        }
+    }
+
+    /// Takes a task on, or gives it back when there is no room for it.
+    pub(crate) fn assign(self: &Arc<Self>, mut task: v1::Task) {
+        let now = Instant::now();
+        let Some(task_ref) = task.r#ref.clone() else {
+            tracing::warn!("a task without an id was assigned; it is left aside");
+            return;
+        };
+        let id = task_ref.task_id.clone();
+        let mut state = self.lock();
+        if state.again(&task_ref, task.attempt) {
+            return;
+        }
+        if let Some(reason) = self.no_room(&state) {
+            state.release(task_ref, reason);
+            return;
+        }
+        state.numbers += 1;
+        let number = state.numbers;
+        let cancelled = CancellationToken::new();
+        let (allow, proceed) = match task.await_proceed {
+            true => {
+                let (allow, proceed) = oneshot::channel();
+                (Some(allow), Some(proceed))
+            }
+            false => (None, None),
+        };
+        let stage = match proceed {
+            Some(_) => Stage::Waiting(allow),
+            None => Stage::Running,
+        };
+        let entry = Entry {
+            lease_token: task_ref.lease_token.clone(),
+            attempt: task.attempt,
+            number,
+            stage,
+            cancelled: cancelled.clone(),
+            stop: None,
+            worker: None,
+            progress: None,
+            checkpoint: None,
+        };
+        state.tasks.insert(id.clone(), entry);
+        state.outbox.push(accepted(task_ref));
+        let input = text(task.input.take(), "the input");
+        let inherited = text(task.inherited.take(), "what is inherited");
+        let stop_at = from_duration(task.timeout).and_then(|timeout| {
+            now.checked_add(timeout.checked_add(TIMEOUT_MARGIN)?)
+        });
+        let parts = Facts::of(&mut task, now)
+            .and_then(|facts| Ok((facts, input?.unwrap_or_else(|| "{}".to_owned()), inherited?)));
+        match parts {
+            Ok((facts, input, inherited)) => {
+                let voice = Arc::new(Voice { board: Arc::clone(self), number });
+                let context = Context::new(facts, cancelled, voice);
+                let board = Arc::clone(self);
+                let worker = Worker { board, number, context, input, inherited, proceed, stop_at };
+                let handle = tokio::spawn(worker.run());
+                if let Some(entry) = state.tasks.get_mut(&id) {
+                    entry.worker = Some(handle.abort_handle());
+                }
+            }
+            Err(failure) => {
+                let bytes_max = state.clocks.payload_bytes_max;
+                let result = outcome::result(Err(failure), None, Figures::default(), bytes_max);
+                state.settle(&id, number, result);
+            }
+        }
+    }
+
+    /// Lets a task begin that waited for it.
+    pub(crate) fn proceed(&self, id: &str) {
+        let mut state = self.lock();
+        let Some(entry) = state.tasks.get_mut(id) else { return };
+        if let Stage::Waiting(allow) = &mut entry.stage {
+            let allow = allow.take();
+            entry.stage = Stage::Running;
+            if let Some(allow) = allow {
+                // The worker is gone only when the whole process stops.
+                let _ = allow.send(());
+            }
+        }
+    }
+
+    /// Asks a task to stop.
+    pub(crate) fn cancel(self: &Arc<Self>, cancel: &v1::Cancel) {
+        let Some(task) = &cancel.task else { return };
+        let grace = from_duration(cancel.grace).unwrap_or(CANCEL_GRACE);
+        self.stop(&task.task_id, None, Stop::Cancelled, grace);
+    }
+
+    /// Forgets the results that are durable.
+    pub(crate) fn acknowledge(&self, acks: &[v1::ResultAck]) {
+        let mut state = self.lock();
+        for ack in acks {
+            let done = |entry: &Entry| matches!(entry.stage, Stage::Done { .. });
+            if state.tasks.get(&ack.task_id).is_some_and(done) {
+                state.tasks.remove(&ack.task_id);
+            }
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Drops a task that is not this agent's any more, without a report.
+    pub(crate) fn lease_lost(&self, id: &str, reason: &str) {
+        let Some(entry) = self.lock().tasks.remove(id) else { return };
+        tracing::warn!(task = id, reason, "the task is not this agent's any more");
+        entry.drop_work();
+        self.changed.notify_one();
+    }
+
+    fn no_room(&self, state: &State) -> Option<&'static str> {
+        if state.draining {
+            return Some("the agent is stopping");
+        }
+        let busy =
+            state.tasks.values().filter(|entry| !matches!(entry.stage, Stage::Done { .. })).count();
+        let slots = usize::try_from(self.agent.slots).unwrap_or(usize::MAX);
+        (busy >= slots || state.tasks.len() >= TASKS_MAX).then_some("no slot is free")
+    }
+}
+
+impl State {
+    fn end_session(&mut self) {
+        self.session += 1;
+        self.live = false;
+        self.closing = false;
+        self.channel = None;
+        self.outbox.cut();
+    }
+
+    /// Says again what the control plane may have missed while there was no stream.
+    fn repeat(&mut self) {
+        for (id, entry) in &mut self.tasks {
+            if let Stage::Done { sent, .. } = &mut entry.stage {
+                *sent = None;
+                self.outbox.push(Item::Result(id.clone()));
+                continue;
+            }
+            self.outbox.push(accepted(entry.task_ref(id)));
+            if entry.progress.is_some() {
+                self.outbox.push(Item::Progress(id.clone()));
+            }
+            if entry.checkpoint.is_some() {
+                self.outbox.push(Item::Checkpoint(id.clone()));
+            }
+        }
+        self.outbox.wake();
+    }
+
+    /// Whether the task is here already: then it is said again how it stands. Another attempt
+    /// takes the place of the one that is here.
+    fn again(&mut self, task: &v1::TaskRef, attempt: i32) -> bool {
+        let Some(entry) = self.tasks.get_mut(&task.task_id) else { return false };
+        if entry.attempt != attempt {
+            if let Some(entry) = self.tasks.remove(&task.task_id) {
+                entry.drop_work();
+            }
+            return false;
+        }
+        entry.lease_token.clone_from(&task.lease_token);
+        let item = match &mut entry.stage {
+            Stage::Done { sent, .. } => {
+                *sent = None;
+                Item::Result(task.task_id.clone())
+            }
+            _ => accepted(task.clone()),
+        };
+        self.outbox.push(item);
+        true
+    }
+}
+
+impl Entry {
+    /// Lets the handler know that nobody wants its result, and aborts it when it does not stop.
+    fn drop_work(self) {
+        self.cancelled.cancel();
+        if let Some(worker) = self.worker {
+            tokio::spawn(async move {
+                tokio::time::sleep(CANCEL_GRACE).await;
+                worker.abort();
+            });
+        }
+    }
+}
+
+fn accepted(task: v1::TaskRef) -> Item {
+    Item::Frame(Frame::Accepted(v1::Accepted { task: Some(task) }))
+}
+
+/// The clocks of a session; what the control plane leaves out is as usual.
+fn clocks(registered: &v1::Registered) -> Clocks {
+    let usual = Clocks::default();
+    let given = |clock: Option<prost_types::Duration>, usual: Duration| {
+        from_duration(clock).filter(|clock| !clock.is_zero()).unwrap_or(usual)
+    };
+    let status_interval = match from_duration(registered.lease).filter(|lease| !lease.is_zero()) {
+        // Several chances within a lease, should one be late.
+        Some(lease) => STATUS_INTERVAL.min(lease / 5),
+        None => usual.status_interval,
+    };
+    Clocks {
+        ping_interval: given(registered.ping_interval, usual.ping_interval),
+        ping_timeout: given(registered.ping_timeout, usual.ping_timeout),
+        status_interval,
+        accept_timeout: given(registered.accept_timeout, usual.accept_timeout),
+        payload_bytes_max: usize::try_from(registered.payload_bytes_max)
+            .ok()
+            .filter(|bytes| *bytes > 0)
+            .unwrap_or(usual.payload_bytes_max),
+    }
+}

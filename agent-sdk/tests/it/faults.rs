@@ -1,0 +1,218 @@
+//! Streams that break, and frames that get lost, late, twice or out of order.
+
+use std::time::Duration;
+
+use agent_sdk::testing::{Fault, task};
+use contracts::v1::{self, connect_request::Frame as Said, connect_response::Frame};
+use serde_json::json;
+
+use crate::session::{Scene, succeeded};
+
+#[tokio::test]
+async fn tasks_go_on_while_the_stream_is_broken_and_stay_with_the_agent() {
+    let mut scene = Scene::begin();
+    let mut peer = scene.control_plane.accept_and_welcome().await;
+    peer.assign(task("t1", "wait", &json!({}))).await;
+    peer.expect_accepted("t1").await;
+    peer.cut().await;
+    let mut peer = scene.control_plane.accept().await;
+    assert_eq!(peer.register.session_token, "session of one");
+    assert_eq!(peer.register.tasks_in_flight[0].task_id, "t1");
+    let mut registered = peer.registered(peer.register.tasks_in_flight.clone());
+    registered.tasks_kept[0].lease_token = "renewed".to_owned();
+    peer.send(Frame::Registered(registered)).await;
+    scene.release.notify_one();
+    let result = peer.expect_result("t1").await;
+    assert_eq!(result.task.unwrap().lease_token, "renewed");
+    peer.acknowledge("t1", false).await;
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn a_result_that_was_not_acknowledged_comes_again_on_the_next_stream() {
+    let mut scene = Scene::begin();
+    let mut peer = scene.control_plane.accept_and_welcome().await;
+    peer.assign(task("t1", "echo", &json!("kept"))).await;
+    peer.expect_result("t1").await;
+    peer.cut().await;
+    let mut peer = scene.control_plane.accept_and_welcome().await;
+    assert_eq!(peer.register.tasks_in_flight[0].task_id, "t1");
+    assert_eq!(succeeded(&peer.expect_result("t1").await), json!("kept"));
+    peer.acknowledge("t1", false).await;
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn a_task_that_ended_while_there_was_no_stream_is_reported_on_the_next() {
+    let mut scene = Scene::begin();
+    let peer = scene.control_plane.accept_and_welcome().await;
+    peer.assign(task("t1", "wait", &json!({}))).await;
+    scene.began.notified().await;
+    scene.control_plane.set_down(true);
+    peer.cut().await;
+    scene.release.notify_one();
+    scene.control_plane.set_down(false);
+    let mut peer = scene.control_plane.accept_and_welcome().await;
+    peer.expect_result("t1").await;
+    peer.acknowledge("t1", false).await;
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn a_task_that_is_not_kept_is_dropped_without_a_report() {
+    let mut scene = Scene::begin();
+    let mut peer = scene.control_plane.accept_and_welcome().await;
+    peer.assign(task("t1", "wait", &json!({}))).await;
+    peer.expect_accepted("t1").await;
+    peer.cut().await;
+    let mut peer = scene.control_plane.accept().await;
+    peer.send(Frame::Registered(peer.registered(Vec::new()))).await;
+    peer.assign(task("t2", "echo", &json!(2))).await;
+    only_t2(&mut peer).await;
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn a_lost_lease_drops_the_task_without_a_report() {
+    let mut scene = Scene::begin();
+    let mut peer = scene.control_plane.accept_and_welcome().await;
+    peer.assign(task("t1", "wait", &json!({}))).await;
+    peer.expect_accepted("t1").await;
+    let lost = v1::LeaseLost { task_id: "t1".into(), reason: "given out anew".into() };
+    peer.send(Frame::LeaseLost(lost)).await;
+    peer.assign(task("t2", "echo", &json!(2))).await;
+    only_t2(&mut peer).await;
+    scene.stop().await;
+}
+
+async fn only_t2(peer: &mut agent_sdk::testing::Peer) {
+    peer.expect(|frame| match frame {
+        Said::Results(results) => {
+            assert_eq!(results.results.len(), 1);
+            assert_eq!(results.results[0].task.as_ref().unwrap().task_id, "t2");
+            Some(())
+        }
+        _ => None,
+    })
+    .await;
+    peer.acknowledge("t2", false).await;
+}
+
+#[tokio::test]
+async fn rebalance_leads_to_a_new_stream_and_tasks_go_on() {
+    let mut scene = Scene::begin();
+    let mut peer = scene.control_plane.accept_and_welcome().await;
+    peer.assign(task("t1", "wait", &json!({}))).await;
+    peer.expect_accepted("t1").await;
+    peer.send(Frame::Rebalance(v1::Rebalance { within: None })).await;
+    let mut peer = scene.control_plane.accept_and_welcome().await;
+    assert_eq!(peer.register.tasks_in_flight.len(), 1);
+    scene.release.notify_one();
+    peer.expect_result("t1").await;
+    peer.acknowledge("t1", false).await;
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn a_silent_stream_is_left_while_tasks_are_out() {
+    let mut scene = Scene::begin();
+    let peer = scene.control_plane.accept().await;
+    let mut registered = peer.registered(Vec::new());
+    registered.ping_timeout = Some(prost_types::Duration { seconds: 0, nanos: 50_000_000 });
+    registered.ping_interval = Some(prost_types::Duration { seconds: 0, nanos: 10_000_000 });
+    peer.send(Frame::Registered(registered)).await;
+    peer.assign(task("t1", "wait", &json!({}))).await;
+    // Nothing more is said on the first stream, which stays open.
+    let mut second = scene.control_plane.accept_and_welcome().await;
+    assert_eq!(second.register.tasks_in_flight[0].task_id, "t1");
+    scene.release.notify_one();
+    second.expect_result("t1").await;
+    second.acknowledge("t1", false).await;
+    drop(peer);
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn lost_results_and_acknowledgements_are_made_up_for() {
+    let mut scene = Scene::begin();
+    scene.control_plane.faults_from_agent().add("results", Fault::Drop);
+    scene.control_plane.faults_to_agent().add("results_ack", Fault::Drop);
+    let mut peer = scene.control_plane.accept_and_welcome().await;
+    peer.assign(task("t1", "echo", &json!(1))).await;
+    for duplicate in [false, true] {
+        peer.expect_result("t1").await;
+        peer.acknowledge("t1", duplicate).await;
+    }
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn an_assignment_that_comes_twice_is_done_once() {
+    let mut scene = Scene::begin();
+    scene.control_plane.faults_to_agent().add("assign", Fault::Duplicate);
+    let mut peer = scene.control_plane.accept_and_welcome().await;
+    peer.assign(task("t1", "wait", &json!({}))).await;
+    peer.expect_accepted("t1").await;
+    peer.expect_accepted("t1").await;
+    scene.began.notified().await;
+    scene.release.notify_one();
+    peer.expect_result("t1").await;
+    peer.acknowledge("t1", false).await;
+    // A second handler would have begun by now, and would hold up the end.
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn a_proceed_that_overtakes_its_assignment_changes_nothing() {
+    let mut scene = Scene::begin();
+    scene.control_plane.faults_to_agent().add("assign", Fault::Swap);
+    let mut peer = scene.control_plane.accept_and_welcome().await;
+    peer.assign(v1::Task { await_proceed: true, ..task("t1", "echo", &json!(1)) }).await;
+    peer.proceed("t1").await;
+    peer.expect(|frame| match frame {
+        Said::Release(release) => Some(release),
+        Said::Results(results) => panic!("it began: {results:?}"),
+        _ => None,
+    })
+    .await;
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn a_late_acknowledgement_is_as_good() {
+    let mut scene = Scene::begin();
+    let late = Fault::Delay(Duration::from_millis(300));
+    scene.control_plane.faults_to_agent().add("results_ack", late);
+    let mut peer = scene.control_plane.accept_and_welcome().await;
+    peer.assign(task("t1", "echo", &json!(1))).await;
+    peer.expect_result("t1").await;
+    peer.acknowledge("t1", false).await;
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_stands_still_costs_no_result() {
+    const TASKS: usize = 2000;
+    let mut scene = Scene::with(|agent| agent.slots(4000));
+    let mut peer = scene.control_plane.accept_and_welcome().await;
+    let params = json!("x".repeat(1000));
+    // Nothing is read until everything is assigned: the stream back fills up.
+    for number in 0..TASKS {
+        peer.assign(task(&format!("t{number}"), "echo", &params)).await;
+    }
+    let mut missing: std::collections::HashSet<String> =
+        (0..TASKS).map(|number| format!("t{number}")).collect();
+    while !missing.is_empty() {
+        let results = peer
+            .expect(|frame| match frame {
+                Said::Results(results) => Some(results.results),
+                _ => None,
+            })
+            .await;
+        for result in results {
+            let id = result.task.unwrap().task_id;
+            peer.acknowledge(&id, !missing.remove(&id)).await;
+        }
+    }
+    scene.stop().await;
+}
