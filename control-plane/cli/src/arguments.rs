@@ -9,7 +9,7 @@ pub struct Globals {
     ///
     /// Without it: http://127.0.0.1:8000, and for `workflows execute` a control plane of its own
     /// that lives as long as the command.
-    #[arg(long, global = true, env = "ORCHESTRATOR_SERVER", value_name = "URL", hide_env = true)]
+    #[arg(long, global = true, env = "ORCHESTRATOR_SERVER", value_name = "URL", hide_env_values = true)]
     pub server: Option<String>,
     /// What to print on stdout
     #[arg(
@@ -30,6 +30,13 @@ pub struct Globals {
         default_value_t = ColorChoice::Auto
     )]
     pub color: ColorChoice,
+}
+
+impl Globals {
+    /// The address that is named; an empty one, as of an empty variable, names none.
+    pub fn server(&self) -> Option<&str> {
+        self.server.as_deref().filter(|server| !server.trim().is_empty())
+    }
 }
 
 /// What a command prints on stdout.

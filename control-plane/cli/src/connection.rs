@@ -41,7 +41,7 @@ pub enum Connection {
 impl Connection {
     /// The address that the arguments name, or the default one.
     pub fn of(globals: &Globals) -> Connection {
-        Connection::Url(globals.server.clone().unwrap_or_else(|| DEFAULT_SERVER.to_owned()))
+        Connection::Url(globals.server().unwrap_or(DEFAULT_SERVER).to_owned())
     }
 }
 

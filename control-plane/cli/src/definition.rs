@@ -50,8 +50,10 @@ pub(crate) fn is_file(argument: &str) -> bool {
     let path = Path::new(argument);
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     path.is_file()
+        || path.is_absolute()
+        || path.starts_with(".")
+        || path.starts_with("..")
         || matches!(ending.to_ascii_lowercase().as_str(), "yml" | "yaml")
-        || argument.contains(std::path::MAIN_SEPARATOR)
 }
 
 fn siblings(folder: &Path, main: &Path, yaml: &str) -> Result<BTreeMap<String, String>, Error> {
@@ -165,7 +167,6 @@ fn complaint(complaint: Complaint) -> Error {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use std::fs;
 
@@ -239,7 +240,9 @@ steps:
     #[test]
     fn files_and_names_are_told_apart() {
         assert!(is_file("missing.yml"));
-        assert!(is_file("flows/deploy"));
+        assert!(is_file("./flows/deploy"));
+        assert!(is_file("../deploy"));
+        assert!(!is_file("team/deploy"));
         assert!(!is_file("deploy"));
         assert!(!is_file("deploy@1.0"));
     }

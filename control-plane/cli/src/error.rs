@@ -8,7 +8,7 @@ use tonic_types::StatusExt as _;
 
 use crate::complaint::Sources;
 use crate::exit::Exit;
-use crate::output::Output;
+use crate::output::{Output, printable};
 
 const DETAILS_SHOWN_MAX: usize = 50;
 
@@ -118,7 +118,7 @@ impl Error {
             return;
         }
         let mark = output.note_paint().red("error:");
-        let mut lines = self.lines().into_iter();
+        let mut lines = self.lines().into_iter().map(|line| printable(&line));
         let message = lines.next().unwrap_or_default();
         output.note(&format!("{mark} {message}"));
         for line in lines {

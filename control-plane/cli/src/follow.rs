@@ -14,12 +14,14 @@ use crate::connection::orchestrator;
 use crate::error::Error;
 use crate::output::one_line;
 use crate::progress::Progress;
-use crate::watch::{Seen, watch};
+use crate::watch::{RECONNECT_TIME_MAX, Seen, watch};
 use crate::{moment, request_id, status};
 
 const TICK: Duration = Duration::from_millis(200);
 /// A run that brings no event for so long is asked why it waits.
 const SILENCE: Duration = Duration::from_secs(3);
+/// Asked in vain, it is asked less and less often, down to this.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 const FINDINGS_MAX: usize = 100;
 const TEXT_CHARS_MAX: usize = 400;
 
@@ -67,11 +69,12 @@ async fn steer(
         OnInterrupt::Cancel(interrupts) => Some(interrupts),
         OnInterrupt::Nothing => None,
     };
-    let seen = watch(session.client.clone(), run_id.to_owned(), 0);
+    let seen = watch(session.client.clone(), run_id.to_owned(), 0, RECONNECT_TIME_MAX);
     let mut seen = std::pin::pin!(seen.chain(stream::pending()));
     let mut tick = time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut asked_at = Instant::now();
+    let mut silence = SILENCE;
     let mut told = HashSet::new();
     let mut is_broken = false;
     loop {
@@ -85,11 +88,12 @@ async fn steer(
             }
             _ = tick.tick() => {
                 progress.tick();
-                if asked_at.elapsed() >= SILENCE && !is_broken {
+                if asked_at.elapsed() >= silence && !is_broken {
                     if diagnose(session, run_id, progress, &mut told).await {
                         return Ok(Followed::Stuck);
                     }
                     asked_at = Instant::now();
+                    silence = (silence * 2).min(SILENCE_MAX);
                 }
                 continue;
             }
@@ -103,6 +107,7 @@ async fn steer(
         match item {
             Seen::Event(event) => {
                 asked_at = Instant::now();
+                silence = SILENCE;
                 progress.event(&event, &mut session.output);
             }
             Seen::Update(update) => progress.update(&update, &mut session.output),

@@ -263,7 +263,6 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use contracts::v1::{self, payload::Data};
 

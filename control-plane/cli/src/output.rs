@@ -141,6 +141,11 @@ impl Paint {
     }
 }
 
+/// Text that comes from elsewhere, over lines, without characters that could steer the terminal.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
+}
+
 /// One line of text that comes from elsewhere: control characters, which could steer the
 /// terminal, become spaces, and what is too long is cut.
 pub(crate) fn one_line(text: &str, width_max: usize) -> String {

@@ -132,7 +132,6 @@ fn read_file(path: &Path) -> Result<Object, Error> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -7,7 +7,7 @@ use contracts::v1::{
 use crate::connection::{Client, orchestrator};
 use crate::error::Error;
 use crate::object::Object;
-use crate::output::{Output, one_line};
+use crate::output::{Output, one_line, printable};
 use crate::table::{Table, details};
 use crate::{json, moment, status};
 
@@ -140,17 +140,12 @@ fn outputs(payload: Option<&Payload>) -> Vec<(String, String)> {
     object.entries().map(|(name, raw)| (name.to_owned(), cut(&text(raw)))).collect()
 }
 
-/// Text over lines, without what could steer a terminal, and not endless.
+/// Text over lines, and not endless.
 fn cut(text: &str) -> String {
-    let mut shown: String = text
-        .chars()
-        .map(|c| if c.is_control() && c != '\n' { ' ' } else { c })
-        .take(VALUE_CHARS_MAX)
-        .collect();
-    if text.chars().nth(VALUE_CHARS_MAX).is_some() {
-        shown.push('…');
+    match text.char_indices().nth(VALUE_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", printable(&text[..end])),
+        None => printable(text),
     }
-    shown
 }
 
 /// The last lines: how it ended, why, and how many steps.

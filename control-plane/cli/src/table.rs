@@ -2,7 +2,9 @@
 
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Row, Table as Grid, presets};
 
-use crate::output::Output;
+use crate::output::{Output, one_line, printable};
+
+const CELL_CHARS_MAX: usize = 1000;
 
 /// A table in the making.
 pub(crate) struct Table {
@@ -34,6 +36,10 @@ impl Table {
             let cell = Cell::new(heading);
             if colored { cell.add_attribute(Attribute::Bold) } else { cell }
         }));
+        grid.style_text_only();
+        for column in grid.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
         Table { grid, colored }
     }
 
@@ -43,9 +49,9 @@ impl Table {
         let row: Row = cells
             .into_iter()
             .map(|text| {
-                let text = text.as_ref();
-                let cell = Cell::new(text);
-                match color(text) {
+                let text = one_line(text.as_ref(), CELL_CHARS_MAX);
+                let cell = Cell::new(&text);
+                match color(&text) {
                     Some(color) if colored => cell.fg(color),
                     _ => cell,
                 }
@@ -55,13 +61,9 @@ impl Table {
         self.grid.add_row(row);
     }
 
-    /// The text, without blanks at the line ends and the first column at the left edge.
+    /// The text, without blanks at the ends of lines.
     pub(crate) fn text(self) -> String {
-        let lines: Vec<String> = self
-            .grid
-            .lines()
-            .map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned())
-            .collect();
+        let lines: Vec<String> = self.grid.lines().map(|line| line.trim_end().to_owned()).collect();
         lines.join("\n")
     }
 }
@@ -86,7 +88,7 @@ pub(crate) fn details(rows: &[(&str, String)]) -> String {
         .filter(|(_, value)| !value.is_empty())
         .map(|(name, value)| {
             let indent = " ".repeat(width + 2);
-            let value = value.replace('\n', &format!("\n{indent}"));
+            let value = printable(value).replace('\n', &format!("\n{indent}"));
             format!("{name:width$}  {value}")
         })
         .collect();

@@ -13,7 +13,7 @@ use crate::connection::{Client, is_transient, orchestrator};
 use crate::error::Error;
 
 /// For how long a watch that brings nothing is taken up again before it is given up.
-const RECONNECT_TIME_MAX: Duration = Duration::from_secs(30);
+pub(crate) const RECONNECT_TIME_MAX: Duration = Duration::from_secs(30);
 const RECONNECT_DELAY_MIN: Duration = Duration::from_millis(100);
 const RECONNECT_DELAY_MAX: Duration = Duration::from_secs(2);
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,17 +31,19 @@ pub(crate) enum Seen {
     Broken,
 }
 
-/// Watches a run from behind `after_sequence` until it ends. Dropping the future of `next` loses
-/// nothing.
+/// Watches a run from behind `after_sequence` until it ends; one that brings nothing for
+/// `patience` is given up. Dropping the future of `next` loses nothing.
 pub(crate) fn watch(
     client: Client,
     run_id: String,
     after_sequence: i64,
+    patience: Duration,
 ) -> impl Stream<Item = Result<Seen, Error>> {
     let watch = Watch {
         client,
         run_id,
         after_sequence,
+        patience,
         stream: None,
         broken_since: None,
         delay: RECONNECT_DELAY_MIN,
@@ -61,6 +63,7 @@ struct Watch {
     client: Client,
     run_id: String,
     after_sequence: i64,
+    patience: Duration,
     stream: Option<Streaming<WatchRunResponse>>,
     broken_since: Option<Instant>,
     delay: Duration,
@@ -133,7 +136,7 @@ impl Watch {
             return Err(Error::refused(status));
         }
         let since = *self.broken_since.get_or_insert_with(Instant::now);
-        if since.elapsed() > RECONNECT_TIME_MAX {
+        if since.elapsed() > self.patience {
             let cause = Box::new(self.client.unreachable(&status));
             return Err(Error::WatchLost { run_id: self.run_id.clone(), cause });
         }

@@ -51,7 +51,7 @@ impl Command {
     /// Whether the command wants a control plane of its own: `workflows execute` where no server
     /// is named.
     pub fn wants_embedded(&self, globals: &Globals) -> bool {
-        globals.server.is_none() && self.execute().is_some()
+        globals.server().is_none() && self.execute().is_some()
     }
 
     /// Where that control plane keeps its data; none means a temporary folder.

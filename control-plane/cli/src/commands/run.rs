@@ -19,7 +19,7 @@ use crate::follow::{Followed, OnInterrupt, follow};
 use crate::output::one_line;
 use crate::request_id::request_id;
 use crate::table::{Table, details};
-use crate::watch::{Seen, watch};
+use crate::watch::{RECONNECT_TIME_MAX, Seen, watch};
 use crate::{json, moment, result, status};
 
 const BODY_CHARS_MAX: usize = 160;
@@ -292,7 +292,7 @@ async fn watch_run(which: Which, session: &mut Session) -> Result<Exit, Error> {
 }
 
 async fn watch_as_lines(which: Which, session: &mut Session) -> Result<Exit, Error> {
-    let mut seen = std::pin::pin!(watch(session.client.clone(), which.run, 0));
+    let mut seen = std::pin::pin!(watch(session.client.clone(), which.run, 0, RECONNECT_TIME_MAX));
     while let Some(next) = seen.next().await {
         let mut exit = None;
         let item = match next? {

@@ -147,9 +147,13 @@ impl Board {
         &self.steps[index]
     }
 
-    /// The steps that are neither settled nor still to come, the earliest first.
+    /// The steps that are neither settled nor still to come: first those that run, then those
+    /// that wait, each the earliest first.
     pub(crate) fn active(&self) -> impl Iterator<Item = &StepState> {
-        self.active.iter().map(|index| &self.steps[*index])
+        let runs = |index: &&usize| self.steps[**index].status == StepStatus::Running;
+        let running = self.active.iter().filter(runs);
+        let waiting = self.active.iter().filter(move |index| !runs(index));
+        running.chain(waiting).map(|index| &self.steps[*index])
     }
 
     /// How many are active.

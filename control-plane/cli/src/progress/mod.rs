@@ -27,7 +27,9 @@ impl Progress {
     /// Progress of a run with so many steps, as far as is known.
     pub(crate) fn new(title: &str, total: usize, started: DateTime<Utc>, output: &Output) -> Self {
         let terminal = output.live.then(|| Terminal::new(title, output.note_paint()));
-        Progress { board: Board::new(total), started, terminal }
+        let mut progress = Progress { board: Board::new(total), started, terminal };
+        progress.tick();
+        progress
     }
 
     /// Takes in a journal event.

@@ -7,6 +7,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::{Board, line};
 use crate::output::Paint;
 
+const DRAWS_PER_SECOND: u8 = 10;
 const ACTIVE_LINES_MAX: usize = 12;
 /// Behind this many settled steps only failures are still listed.
 const SETTLED_LINES_MAX: usize = 100;
@@ -21,8 +22,9 @@ pub(super) struct Terminal {
 
 impl Terminal {
     pub(super) fn new(title: &str, paint: Paint) -> Terminal {
-        let lines = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-        let whole = lines.add(ProgressBar::new(0));
+        let lines =
+            MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND));
+        let whole = lines.add(ProgressBar::new(1));
         let template = if paint.on {
             "{prefix:.bold} [{bar:30.cyan/dim}] {pos}/{len} steps {elapsed:.dim}{msg}"
         } else {
@@ -64,7 +66,7 @@ impl Terminal {
         for (bar, text) in self.active.iter().zip(shown) {
             bar.set_message(text);
         }
-        self.whole.set_length(board.total() as u64);
+        self.whole.set_length(board.total().max(1) as u64);
         self.whole.set_position(board.settled_count() as u64);
         self.whole.set_message(match board.failed_count() {
             0 => String::new(),

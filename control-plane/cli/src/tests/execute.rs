@@ -1,5 +1,4 @@
 //! `workflows execute` and `validate`, whole.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -3,6 +3,7 @@
 mod execute;
 mod fake;
 mod others;
+mod watch;
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -108,6 +109,18 @@ fn only_execute_without_a_server_wants_its_own() {
     assert!(!wants(&["workflows", "execute", "a.yml", "--server", "http://x:1"]));
     assert!(!wants(&["workflows", "validate", "a.yml"]));
     assert!(!wants(&["runs", "list"]));
+}
+
+#[test]
+fn completion_knows_all_commands() {
+    let program = Program::try_parse_from(["orchestrator", "completion", "bash"])
+        .unwrap_or_else(|error| panic!("{error}"));
+    let Command::Completion(completion) = program.command else { panic!("it is completion") };
+    let stdout = Buffer::default();
+    let mut output = Output::into(stdout.clone(), io::sink(), program.globals.output);
+    let whole = <Program as clap::CommandFactory>::command();
+    assert_eq!(commands::complete(&completion, whole, &mut output), Exit::Success);
+    assert!(stdout.text().contains("orchestrator__subcmd__dead__subcmd__letters"));
 }
 
 #[tokio::test]

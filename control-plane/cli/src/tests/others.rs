@@ -1,5 +1,4 @@
 //! The other commands, whole.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use contracts::v1::payload::Data;
 use contracts::v1::{
