@@ -1,6 +1,8 @@
 //! The control plane of Master Orchestrator.
 
 pub mod clock;
+pub mod core;
+pub mod data_dir;
 pub mod definitions;
 pub mod dispatch;
 mod ids;

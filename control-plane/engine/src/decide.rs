@@ -152,7 +152,10 @@ impl<'a> Decider<'a> {
         let n = report.key.instance;
         let instance = self.state.instances.get(n.index()).ok_or(Rejection::TaskNotOut)?;
         let out = matches!(instance.status, Status::Queued | Status::Cancelling);
-        if !out || report.attempt != instance.attempt || self.state.phase == Phase::Ended {
+        // Dispatch cancels a task that it does not know under attempt 0.
+        let unknown = report.attempt == 0 && report.outcome == TaskOutcome::Cancelled;
+        let present = report.attempt == instance.attempt || unknown;
+        if !out || !present || self.state.phase == Phase::Ended {
             return Err(Rejection::TaskNotOut);
         }
         let cancelling = instance.status == Status::Cancelling;

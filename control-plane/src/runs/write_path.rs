@@ -398,6 +398,7 @@ impl WritePath {
                 }
                 if !first {
                     tracing::warn!(%run, "another process has taken the run over");
+                    self.shared.dispatcher.forget_run(run);
                 }
                 self.drop_slot(run, &lost());
             }

@@ -1,0 +1,111 @@
+//! The folder of the embedded store, held by one process at a time.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+/// The lock's file within the folder.
+const LOCK_FILE: &str = "orchestrator.lock";
+/// The database's file within the folder.
+const DATABASE_FILE: &str = "orchestrator.db";
+/// How much of the lock's file is read to tell who holds it.
+const HOLDER_BYTES_MAX: u64 = 256;
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another process uses it.
+    #[error(
+        "the data directory {path} is in use by {holder}; stop that process or give another \
+         directory with --data-dir"
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// Who uses it.
+        holder: String,
+    },
+    /// It cannot be made or written to.
+    #[error("the data directory {path} cannot be used: {source}")]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+/// A data directory that this process holds. Dropping it lets it go.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    /// The lock lasts as long as the file is open.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory if it is not there, and holds it.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] when another process holds it, naming that process.
+    pub fn hold(path: &Path) -> Result<Self, Error> {
+        let io = |source| Error::Io { path: path.to_owned(), source };
+        std::fs::create_dir_all(path).map_err(io)?;
+        let mut lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(path.join(LOCK_FILE))
+            .map_err(io)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let read = lock.take(HOLDER_BYTES_MAX).read_to_string(&mut holder);
+                let holder = match read {
+                    Ok(count) if count > 0 => holder.trim().to_owned(),
+                    _ => "another process".to_owned(),
+                };
+                return Err(Error::InUse { path: path.to_owned(), holder });
+            }
+            Err(TryLockError::Error(source)) => return Err(io(source)),
+        }
+        let name = std::env::current_exe()
+            .ok()
+            .and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()))
+            .unwrap_or_else(|| "orchestrator".to_owned());
+        lock.set_len(0).map_err(io)?;
+        lock.seek(SeekFrom::Start(0)).map_err(io)?;
+        write!(lock, "{name} (pid {})", std::process::id()).map_err(io)?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// The address of the embedded store in it.
+    #[must_use]
+    pub fn database_url(&self) -> String {
+        format!("sqlite:{}", self.path.join(DATABASE_FILE).display())
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_is_refused_by_name_and_pid() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/data");
+        let first = DataDir::hold(&path).unwrap();
+        let refused = DataDir::hold(&path).unwrap_err().to_string();
+        assert!(refused.contains(&format!("pid {}", std::process::id())), "{refused}");
+        drop(first);
+        DataDir::hold(&path).unwrap();
+    }
+}
