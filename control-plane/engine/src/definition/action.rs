@@ -37,8 +37,7 @@ impl Reader<'_> {
         let fallback =
             fallback.map(|node| self.names(node, "`fallback`", "agent types").unwrap_or_default());
         let queue_timeout = fields.get("queue_timeout");
-        let queue_timeout =
-            queue_timeout.and_then(|node| self.duration(node, "`queue_timeout`"));
+        let queue_timeout = queue_timeout.and_then(|node| self.duration(node, "`queue_timeout`"));
         let requires = fields.get("requires").map(|node| self.requires(node));
         let compensate = fields.get("compensate").and_then(|node| self.compensate(node));
         let delivery = fields.get("delivery");

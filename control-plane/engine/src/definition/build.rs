@@ -6,9 +6,7 @@ use serde_json::Value;
 
 use super::draft::{self, Draft, Group, Kind, Step};
 use crate::expression::Template;
-use crate::graph::{
-    Concurrency, Graph, List, ListId, Node, NodeId, NodeKind, RateLimit, Repeat,
-};
+use crate::graph::{Concurrency, Graph, List, ListId, Node, NodeId, NodeKind, RateLimit, Repeat};
 use crate::id::ContentHash;
 use crate::limits::PRIORITY_DEFAULT;
 
@@ -166,7 +164,8 @@ impl Builder {
         let body = list_id(self.first_inline + self.inline.len());
         let inner = self.repeated(&mut outer, repeat, body);
         let number = self.numbers[number];
-        self.inline.push(List { nodes: vec![node_id(number.0 as usize + 1)], parent: Some(number) });
+        self.inline
+            .push(List { nodes: vec![node_id(number.0 as usize + 1)], parent: Some(number) });
         self.nodes.push(outer);
         self.nodes.push(inner);
     }
@@ -197,10 +196,9 @@ fn kind(kind: Kind, id: &str) -> NodeKind {
         Kind::Action(action) => NodeKind::Action(action),
         Kind::Workflow(workflow) => NodeKind::Workflow(*workflow),
         Kind::Block(body) => NodeKind::Block { body: list_id(body) },
-        Kind::Choice { then, otherwise } => NodeKind::Choice {
-            then: then.map(list_id),
-            otherwise: otherwise.map(list_id),
-        },
+        Kind::Choice { then, otherwise } => {
+            NodeKind::Choice { then: then.map(list_id), otherwise: otherwise.map(list_id) }
+        }
         Kind::Wait { until } => NodeKind::Wait { until },
         Kind::WaitFor { signal, timeout } => NodeKind::WaitFor { signal, timeout },
         Kind::Approve { message, timeout } => {

@@ -53,12 +53,7 @@ pub(super) struct Complaints {
 
 impl Complaints {
     pub(super) fn new(file: &str) -> Self {
-        Self {
-            file: file.to_owned(),
-            errors: Vec::new(),
-            warnings: Vec::new(),
-            errors_left_out: 0,
-        }
+        Self { file: file.to_owned(), errors: Vec::new(), warnings: Vec::new(), errors_left_out: 0 }
     }
 
     /// Whether more errors would be left out: then nobody needs to look for suggestions.

@@ -211,10 +211,7 @@ fn complain(draft: &Draft, list: usize, circle: &[usize], complaints: &mut Compl
     names.push(names[0]);
     let implied = circle.iter().find(|&&group| groups[group].named.is_none());
     let hint = implied.map_or_else(String::new, |&group| {
-        format!(
-            " (`{}` has no `depends_on`, so it waits for the step before it)",
-            head(group).id
-        )
+        format!(" (`{}` has no `depends_on`, so it waits for the step before it)", head(group).id)
     });
     let position: Position = head(circle[0]).position;
     let circle = names.join(" -> ");

@@ -131,11 +131,25 @@ pub(super) enum Kind {
     Action(Box<Action>),
     Workflow(Box<SubWorkflow>),
     Block(usize),
-    Choice { then: Option<usize>, otherwise: Option<usize> },
-    Wait { until: Template },
-    WaitFor { signal: Template, timeout: Option<Duration> },
-    Approve { message: Option<Template>, timeout: Option<Duration> },
-    Notify { channels: Vec<Arc<str>>, message: Option<Template> },
+    Choice {
+        then: Option<usize>,
+        otherwise: Option<usize>,
+    },
+    Wait {
+        until: Template,
+    },
+    WaitFor {
+        signal: Template,
+        timeout: Option<Duration>,
+    },
+    Approve {
+        message: Option<Template>,
+        timeout: Option<Duration>,
+    },
+    Notify {
+        channels: Vec<Arc<str>>,
+        message: Option<Template>,
+    },
     /// It could not be read; there is a complaint.
     Broken,
 }

@@ -5,8 +5,13 @@ use std::time::Duration;
 use super::limit::DURATION_DAYS_MAX;
 
 /// The units, longest name first where one begins another.
-const UNITS: [(&str, u64); 5] =
-    [("ms", 1_000_000), ("s", NANOS), ("m", 60 * NANOS), ("h", 3600 * NANOS), ("d", 86_400 * NANOS)];
+const UNITS: [(&str, u64); 5] = [
+    ("ms", 1_000_000),
+    ("s", NANOS),
+    ("m", 60 * NANOS),
+    ("h", 3600 * NANOS),
+    ("d", 86_400 * NANOS),
+];
 const NANOS: u64 = 1_000_000_000;
 /// Digits of a fraction: more would be below a nanosecond.
 const FRACTION_DIGITS_MAX: usize = 9;
@@ -18,7 +23,8 @@ const FRACTION_DIGITS_MAX: usize = 9;
 /// A sentence that says what is wrong with the text.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let shown = shorten(text);
-    let wrong = |why: &str| Err(format!("`{shown}` is not a duration like `30s` or `1m30s`: {why}"));
+    let wrong =
+        |why: &str| Err(format!("`{shown}` is not a duration like `30s` or `1m30s`: {why}"));
     let mut rest = text;
     let mut nanos: u128 = 0;
     if text.is_empty() {
@@ -45,8 +51,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
                 after.split_at(digits)
             }
         };
-        let unit_length =
-            after.len() - after.trim_start_matches(|c: char| c.is_alphabetic()).len();
+        let unit_length = after.len() - after.trim_start_matches(|c: char| c.is_alphabetic()).len();
         let (unit, after) = after.split_at(unit_length);
         let Some(&(_, factor)) = UNITS.iter().find(|(name, _)| *name == unit) else {
             return wrong(&if unit.is_empty() {
@@ -101,8 +106,6 @@ fn shorten(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     #[test]

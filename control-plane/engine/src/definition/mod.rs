@@ -8,25 +8,25 @@
 //! It must not panic, overflow the stack or grow without bound on any bytes. It does not know
 //! which agents and actions there are: `Graph::actions` lists what a definition uses.
 
-mod yaml;
-mod scalar;
-mod locate;
-mod draft;
-mod read;
-mod workflow;
-mod parameter;
-mod step;
 mod action;
-mod policy;
-mod ids;
-mod depend;
-mod names;
 mod build;
 mod complaint;
+mod depend;
+mod draft;
 mod duration;
-mod nearest;
+mod ids;
 pub mod limit;
+mod locate;
+mod names;
+mod nearest;
+mod parameter;
+mod policy;
+mod read;
+mod scalar;
 pub mod schedule;
+mod step;
+mod workflow;
+mod yaml;
 
 pub use complaint::{Complaint, Severity};
 pub use duration::parse_duration;
@@ -95,8 +95,7 @@ fn text<'y>(yaml: &'y [u8], complaints: &mut Complaints) -> Option<&'y str> {
             let (sound, rest) = yaml.split_at(error.valid_up_to());
             let position = end_of(&String::from_utf8_lossy(sound));
             let byte = rest.first().copied().unwrap_or_default();
-            let message =
-                format!("the file is not UTF-8: the byte 0x{byte:02x} cannot stand here");
+            let message = format!("the file is not UTF-8: the byte 0x{byte:02x} cannot stand here");
             complaints.error(position, message);
             None
         }

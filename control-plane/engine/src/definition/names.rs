@@ -260,13 +260,7 @@ impl Names<'_> {
         }
     }
 
-    fn unknown_step(
-        &self,
-        step: Option<usize>,
-        used: &Use,
-        id: &str,
-        complaints: &mut Complaints,
-    ) {
+    fn unknown_step(&self, step: Option<usize>, used: &Use, id: &str, complaints: &mut Complaints) {
         if complaints.full() {
             return;
         }
@@ -289,7 +283,7 @@ impl Names<'_> {
 
     /// Whether there are steps directly before, whose outputs a bare name is looked up in.
     fn any_before(&self, step: Option<usize>, site: Site) -> bool {
-        if matches!(site, Site::Outputs | Site::While | Site::Undo) || self.in_on_failure(step) {
+        if site == Site::Outputs {
             return true;
         }
         let has = |step: usize| {

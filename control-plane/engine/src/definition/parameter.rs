@@ -17,18 +17,66 @@ use crate::graph::{Graph, Param};
 const TYPES: [&str; 7] = ["string", "number", "integer", "boolean", "array", "object", "null"];
 /// What a declaration may say: the keywords of JSON Schema, `default` and `required` among them.
 const KEYWORDS: &[&str] = &[
-    "type", "description", "default", "required", "enum", "const", "minimum", "maximum",
-    "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "pattern",
-    "format", "items", "prefixItems", "contains", "minContains", "maxContains", "minItems",
-    "maxItems", "uniqueItems", "unevaluatedItems", "properties", "patternProperties",
-    "additionalProperties", "propertyNames", "minProperties", "maxProperties",
-    "dependentRequired", "dependentSchemas", "unevaluatedProperties", "allOf", "anyOf", "oneOf",
-    "not", "if", "then", "else", "title", "examples", "deprecated", "readOnly", "writeOnly",
-    "contentEncoding", "contentMediaType", "contentSchema", "$comment",
+    "type",
+    "description",
+    "default",
+    "required",
+    "enum",
+    "const",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "multipleOf",
+    "minLength",
+    "maxLength",
+    "pattern",
+    "format",
+    "items",
+    "prefixItems",
+    "contains",
+    "minContains",
+    "maxContains",
+    "minItems",
+    "maxItems",
+    "uniqueItems",
+    "unevaluatedItems",
+    "properties",
+    "patternProperties",
+    "additionalProperties",
+    "propertyNames",
+    "minProperties",
+    "maxProperties",
+    "dependentRequired",
+    "dependentSchemas",
+    "unevaluatedProperties",
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "not",
+    "if",
+    "then",
+    "else",
+    "title",
+    "examples",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+    "contentEncoding",
+    "contentMediaType",
+    "contentSchema",
+    "$comment",
 ];
 /// Keywords that lead out of a declaration, or round in circles.
 const REFERENCES: [&str; 9] = [
-    "$ref", "$dynamicRef", "$recursiveRef", "$id", "$schema", "$anchor", "$dynamicAnchor", "$defs",
+    "$ref",
+    "$dynamicRef",
+    "$recursiveRef",
+    "$id",
+    "$schema",
+    "$anchor",
+    "$dynamicAnchor",
+    "$defs",
     "definitions",
 ];
 /// Keywords whose values are data and not schemas.
@@ -167,12 +215,8 @@ impl Reader<'_> {
                 self.complaints.error(key.position, message);
             }
             let param = self.declaration(key, node, Arc::clone(&name));
-            let undeclared = Param {
-                name,
-                schema: Value::Object(Map::new()),
-                default: None,
-                required: false,
-            };
+            let undeclared =
+                Param { name, schema: Value::Object(Map::new()), default: None, required: false };
             self.draft.params.push(param.unwrap_or(undeclared));
         }
     }
@@ -259,8 +303,10 @@ impl Reader<'_> {
             Kind::Map(entries) => {
                 for (key, value) in entries {
                     if REFERENCES.contains(&key.text.as_str()) {
-                        let message =
-                            format!("{what}: `{}` is not supported, write the schema out", key.text);
+                        let message = format!(
+                            "{what}: `{}` is not supported, write the schema out",
+                            key.text
+                        );
                         self.complaints.error(key.position, message);
                         sound = false;
                     } else if key.text == "type" && !matches!(value.kind, Kind::Map(_)) {
@@ -300,11 +346,8 @@ impl Reader<'_> {
             _ => None,
         };
         let found = node.describe(self.text);
-        let message = format!(
-            "`type` must be {}, found {found}{}",
-            listed(&TYPES, "or"),
-            hint(foreign)
-        );
+        let message =
+            format!("`type` must be {}, found {found}{}", listed(&TYPES, "or"), hint(foreign));
         self.complaints.error_suggesting(node.position, message, foreign.unwrap_or_default());
         false
     }

@@ -31,7 +31,8 @@ impl Reader<'_> {
                 retry.max_attempts = self.integer(node, "`max_attempts`", range).unwrap_or(1);
             }
             None => {
-                let message = "`retry` without `max_attempts` makes one attempt, as without `retry`";
+                let message =
+                    "`retry` without `max_attempts` makes one attempt, as without `retry`";
                 self.complaints.warning(fields.position, message, "max_attempts");
             }
         }

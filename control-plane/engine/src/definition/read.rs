@@ -46,7 +46,8 @@ impl<'n> Fields<'n> {
     pub(super) fn mistyped(self, names: &[&str]) -> bool {
         let unknown = self.entries.iter().map(|(key, _)| key.text.as_str());
         unknown.filter(|key| !self.known.contains(key)).any(|key| {
-            key == "<<" || nearest::field(key, self.known).is_some_and(|meant| names.contains(&meant))
+            key == "<<"
+                || nearest::field(key, self.known).is_some_and(|meant| names.contains(&meant))
         })
     }
 
@@ -165,8 +166,7 @@ impl Reader<'_> {
         match &node.kind {
             Kind::List(items) => {
                 let item_name = format!("an entry of {what}");
-                let names: Vec<_> =
-                    items.iter().map(|item| self.name(item, &item_name)).collect();
+                let names: Vec<_> = items.iter().map(|item| self.name(item, &item_name)).collect();
                 names.into_iter().collect()
             }
             Kind::Text(_) => self.name(node, what).map(|name| vec![name]),
@@ -270,12 +270,7 @@ impl Reader<'_> {
     }
 
     /// A CEL expression, with or without `${{ }}` around it.
-    pub(super) fn expression(
-        &mut self,
-        node: &Node,
-        what: &str,
-        site: Site,
-    ) -> Option<Expression> {
+    pub(super) fn expression(&mut self, node: &Node, what: &str, site: Site) -> Option<Expression> {
         let source = match &node.kind {
             Kind::Null | Kind::List(_) | Kind::Map(_) => {
                 self.wrong(node, what, "an expression");

@@ -45,8 +45,7 @@ fn plain(value: String) -> Result<Kind, (String, Kind)> {
         _ => {}
     }
     let unsigned = value.strip_prefix(['-', '+']).unwrap_or(&value);
-    if matches!(unsigned, ".inf" | ".Inf" | ".INF") || matches!(&*value, ".nan" | ".NaN" | ".NAN")
-    {
+    if matches!(unsigned, ".inf" | ".Inf" | ".INF") || matches!(&*value, ".nan" | ".NaN" | ".NAN") {
         let message = format!("`{value}` has no JSON form: put it in quotes if text is meant");
         return Err((message, Kind::Text(value)));
     }
@@ -64,7 +63,8 @@ fn plain(value: String) -> Result<Kind, (String, Kind)> {
 
 /// `None`: not a number; `Some(None)`: one that cannot be held.
 fn number(value: &str, unsigned: &str) -> Option<Option<Number>> {
-    let digits = |text: &str, radix: u32| !text.is_empty() && text.chars().all(|c| c.is_digit(radix));
+    let digits =
+        |text: &str, radix: u32| !text.is_empty() && text.chars().all(|c| c.is_digit(radix));
     for (prefix, radix) in [("0o", 8), ("0x", 16)] {
         if let Some(rest) = value.strip_prefix(prefix)
             && digits(rest, radix)
@@ -120,8 +120,29 @@ mod tests {
     #[test]
     fn the_core_schema_decides_what_is_text() {
         for text in [
-            "yes", "on", "off", "y", "1.0.0", "1_000", "0b1", "017x", "1:30", "-", "+", ".", "e5",
-            "1e", "2026-01-01", "0x", "0o9", "-0x1", "tRUE", "inf", "nan", "12e03x", "--1",
+            "yes",
+            "on",
+            "off",
+            "y",
+            "1.0.0",
+            "1_000",
+            "0b1",
+            "017x",
+            "1:30",
+            "-",
+            "+",
+            ".",
+            "e5",
+            "1e",
+            "2026-01-01",
+            "0x",
+            "0o9",
+            "-0x1",
+            "tRUE",
+            "inf",
+            "nan",
+            "12e03x",
+            "--1",
         ] {
             assert_eq!(shown(text), format!("text {text}"));
         }

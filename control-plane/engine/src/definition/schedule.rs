@@ -114,10 +114,7 @@ fn zone(name: &str) -> Result<Tz, ScheduleError> {
     Tz::from_str(name).map_err(|_| {
         let meant = nearest(name, chrono_tz::TZ_VARIANTS.iter().map(|zone| zone.name()));
         let hint = super::nearest::hint(meant);
-        let message = format!(
-            "there is no time zone `{}`{hint}",
-            super::yaml::shorten(name)
-        );
+        let message = format!("there is no time zone `{}`{hint}", super::yaml::shorten(name));
         ScheduleError::Timezone(message, meant)
     })
 }
@@ -158,8 +155,6 @@ fn expression(text: &str) -> Result<Cron, String> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     fn at(text: &str) -> Instant {

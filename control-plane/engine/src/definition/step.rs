@@ -11,10 +11,38 @@ use crate::limits::{DEFINITION_STEPS_MAX, NESTING_MAX, WHILE_ITERATIONS_DEFAULT}
 
 /// All fields of a step.
 const STEP: &[&str] = &[
-    "id", "agent", "action", "params", "requires", "depends_on", "parallel", "condition", "then",
-    "else", "steps", "foreach", "as", "max_parallel", "while", "max_iterations", "workflow", "wait",
-    "wait_for", "approve", "notify", "timeout", "deadline", "queue_timeout", "retry", "fallback",
-    "continue_on_error", "compensate", "checkpoint", "delivery", "priority", "concurrency",
+    "id",
+    "agent",
+    "action",
+    "params",
+    "requires",
+    "depends_on",
+    "parallel",
+    "condition",
+    "then",
+    "else",
+    "steps",
+    "foreach",
+    "as",
+    "max_parallel",
+    "while",
+    "max_iterations",
+    "workflow",
+    "wait",
+    "wait_for",
+    "approve",
+    "notify",
+    "timeout",
+    "deadline",
+    "queue_timeout",
+    "retry",
+    "fallback",
+    "continue_on_error",
+    "compensate",
+    "checkpoint",
+    "delivery",
+    "priority",
+    "concurrency",
     "rate_limit",
 ];
 /// The fields that say what a step does; `then` and `else` are one thing.
@@ -22,14 +50,41 @@ const THINGS: [&str; 9] =
     ["action", "workflow", "steps", "then", "else", "wait", "wait_for", "approve", "notify"];
 /// The fields that only an action can have.
 const ACTION_ONLY: [&str; 8] = [
-    "agent", "requires", "queue_timeout", "retry", "fallback", "compensate", "delivery", "priority",
+    "agent",
+    "requires",
+    "queue_timeout",
+    "retry",
+    "fallback",
+    "compensate",
+    "delivery",
+    "priority",
 ];
 /// Names that an item of a loop cannot have.
 const TAKEN_NAMES: [&str; 6] = ["params", "steps", "run", "failure", "index", "iteration"];
 /// Words that CEL keeps for itself.
 const CEL_WORDS: [&str; 23] = [
-    "as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in",
-    "let", "loop", "namespace", "null", "package", "return", "true", "type", "var", "void", "while",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "false",
+    "for",
+    "function",
+    "if",
+    "import",
+    "in",
+    "let",
+    "loop",
+    "namespace",
+    "null",
+    "package",
+    "return",
+    "true",
+    "type",
+    "var",
+    "void",
+    "while",
     "size",
 ];
 
@@ -119,8 +174,9 @@ impl Reader<'_> {
         if self.steps.len() >= DEFINITION_STEPS_MAX {
             if !self.too_many_steps {
                 self.too_many_steps = true;
-                let message =
-                    format!("a definition has at most {DEFINITION_STEPS_MAX} steps, here is one more");
+                let message = format!(
+                    "a definition has at most {DEFINITION_STEPS_MAX} steps, here is one more"
+                );
                 self.complaints.error(node.position, message);
             }
             return None;
@@ -285,14 +341,17 @@ impl Reader<'_> {
                     (None, None) if fields.get("condition").is_some() => "if",
                     (None, None) => "block",
                 };
-                let body = fields.get("steps").map(|node| self.list(node, "`steps`", within, false));
+                let body =
+                    fields.get("steps").map(|node| self.list(node, "`steps`", within, false));
                 (body.map_or(Kind::Broken, Kind::Block), name.to_owned())
             }
             Some("then" | "else") => (self.branches(fields, within), "if".to_owned()),
             Some(other) => (self.waiting(fields, other), other.to_owned()),
         };
-        if matches!(kind, Kind::Block(_) | Kind::Choice { .. } | Kind::Wait { .. } | Kind::Notify { .. })
-            && let Some(timeout) = fields.get("timeout")
+        if matches!(
+            kind,
+            Kind::Block(_) | Kind::Choice { .. } | Kind::Wait { .. } | Kind::Notify { .. }
+        ) && let Some(timeout) = fields.get("timeout")
             && let Some(timeout) = self.duration(timeout, "`timeout`")
         {
             // They have no attempts: a time-out bounds the whole step.
@@ -374,9 +433,8 @@ impl Reader<'_> {
         if thing != "workflow"
             && let Some(key) = fields.any_of(&["params"])
         {
-            let message = format!(
-                "`params` belongs to an `action` or a `workflow`, this step has `{thing}`"
-            );
+            let message =
+                format!("`params` belongs to an `action` or a `workflow`, this step has `{thing}`");
             self.complaints.error(key.position, message);
         }
     }
@@ -396,4 +454,3 @@ pub(super) fn default_id(name: &str) -> String {
     let id: String = name.trim().chars().map(|c| if fits(c) { c } else { '_' }).collect();
     if id.chars().all(|c| c == '_') { String::new() } else { id }
 }
-

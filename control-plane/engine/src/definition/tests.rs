@@ -1,8 +1,6 @@
 //! Definitions in, complaints or graphs out. The wrong ones lie in the corpus, each beside the
 //! complaints that it must bring.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 mod corpus;
 mod graphs;
 mod hostile;

@@ -10,8 +10,19 @@ use super::yaml::{Kind, Node, shorten};
 use crate::graph::{CatchUp, FailureScope, Overlap, Rollback, Schedule};
 
 const WORKFLOW: &[&str] = &[
-    "name", "version", "description", "params", "outputs", "schedule", "steps", "error_handling",
-    "fail_fast", "deadline", "priority", "concurrency", "rate_limit",
+    "name",
+    "version",
+    "description",
+    "params",
+    "outputs",
+    "schedule",
+    "steps",
+    "error_handling",
+    "fail_fast",
+    "deadline",
+    "priority",
+    "concurrency",
+    "rate_limit",
 ];
 const ERROR_HANDLING: &[&str] = &["retry", "on_failure", "rollback", "scope"];
 const ROLLBACKS: &[(&str, Rollback)] = &[
@@ -103,8 +114,7 @@ impl Reader<'_> {
         self.draft.deadline = deadline.and_then(|node| self.duration(node, "`deadline`"));
         self.draft.priority = fields.get("priority").and_then(|node| self.priority(node));
         let concurrency = fields.get("concurrency");
-        self.draft.concurrency =
-            concurrency.and_then(|node| self.concurrency(node, Site::Start));
+        self.draft.concurrency = concurrency.and_then(|node| self.concurrency(node, Site::Start));
         let rate_limit = fields.get("rate_limit");
         self.draft.rate_limit = rate_limit.and_then(|node| self.rate_limit(node, Site::Start));
     }

@@ -90,10 +90,8 @@ pub(super) fn shorten(text: &str) -> String {
     const SHOWN_CHARS_MAX: usize = 60;
     let line = text.trim_end().lines().next().unwrap_or_default();
     let cut = line.char_indices().nth(SHOWN_CHARS_MAX).map_or(line.len(), |(end, _)| end);
-    let mut shown: String = line[..cut]
-        .chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect();
+    let mut shown: String =
+        line[..cut].chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if shown.len() < text.trim_end().len() {
         shown.push('…');
     }
@@ -229,10 +227,7 @@ impl Builder<'_, '_> {
     fn bytes(&self, span: &Span) -> Range<usize> {
         let byte = |marker: &Marker| {
             marker.byte_offset().unwrap_or_else(|| {
-                self.text
-                    .char_indices()
-                    .nth(marker.index())
-                    .map_or(self.text.len(), |(at, _)| at)
+                self.text.char_indices().nth(marker.index()).map_or(self.text.len(), |(at, _)| at)
             })
         };
         let (start, end) = (byte(&span.start), byte(&span.end));

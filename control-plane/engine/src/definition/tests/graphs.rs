@@ -78,8 +78,23 @@ steps:
     assert_eq!(
         ids,
         [
-            "deploy_3", "deploy_4", "deploy_2", "foreach", "git_clone", "if", "wait", "notify",
-            "if_2", "wait_for", "while", "approve", "block", "My_Flow", "scan", "scan", "deploy",
+            "deploy_3",
+            "deploy_4",
+            "deploy_2",
+            "foreach",
+            "git_clone",
+            "if",
+            "wait",
+            "notify",
+            "if_2",
+            "wait_for",
+            "while",
+            "approve",
+            "block",
+            "My_Flow",
+            "scan",
+            "scan",
+            "deploy",
         ]
     );
 }
@@ -210,10 +225,7 @@ steps:
     let NodeKind::Action(action) = &node(&graph, "b").kind else { panic!() };
     assert_eq!(action.retry.max_attempts, 3);
     let used: Vec<_> = graph.actions().map(|used| (used.agent, used.action)).collect();
-    assert_eq!(
-        used,
-        [(Some("b"), "a"), (Some("e"), "undo"), (None, "b"), (None, "undo_b")]
-    );
+    assert_eq!(used, [(Some("b"), "a"), (Some("e"), "undo"), (None, "b"), (None, "undo_b")]);
 }
 
 #[test]

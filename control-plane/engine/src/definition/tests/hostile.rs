@@ -25,8 +25,7 @@ fn survives(bytes: &[u8]) {
 
 /// All definitions of the corpus and the examples.
 fn seeds() -> Vec<Vec<u8>> {
-    let folders =
-        ["examples", "tests/corpus/definitions/valid", "tests/corpus/definitions/wrong"];
+    let folders = ["examples", "tests/corpus/definitions/valid", "tests/corpus/definitions/wrong"];
     let paths = folders.iter().flat_map(|folder| fs::read_dir(root().join(folder)).unwrap());
     let mut paths: Vec<_> = paths.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
@@ -36,11 +35,54 @@ fn seeds() -> Vec<Vec<u8>> {
 
 /// Pieces that matter to YAML, to the language and to expressions.
 const PIECES: [&str; 48] = [
-    "\n", "  ", "- ", ": ", "{", "}", "[", "]", "&a ", "*a", "!!str ", "!x ", "|\n", ">-\n", "'",
-    "\"", "#", "\t", "---\n", "...\n", "%YAML 1.2\n", "? ", "<<: ", "${{", "}}", "name: x\n",
-    "steps:\n", "- action: a\n", "  id: a\n", "  depends_on: [a, b]\n", "  parallel:\n",
-    "  steps:\n", "  condition: ", "  then:\n", "  foreach: ", "  while: ", "  params:\n", "a.b",
-    "steps[\"a\"]", "params.x", " && ", "1.0", "null", "\u{feff}", "é", "\u{0}", "\r\n", "30s",
+    "\n",
+    "  ",
+    "- ",
+    ": ",
+    "{",
+    "}",
+    "[",
+    "]",
+    "&a ",
+    "*a",
+    "!!str ",
+    "!x ",
+    "|\n",
+    ">-\n",
+    "'",
+    "\"",
+    "#",
+    "\t",
+    "---\n",
+    "...\n",
+    "%YAML 1.2\n",
+    "? ",
+    "<<: ",
+    "${{",
+    "}}",
+    "name: x\n",
+    "steps:\n",
+    "- action: a\n",
+    "  id: a\n",
+    "  depends_on: [a, b]\n",
+    "  parallel:\n",
+    "  steps:\n",
+    "  condition: ",
+    "  then:\n",
+    "  foreach: ",
+    "  while: ",
+    "  params:\n",
+    "a.b",
+    "steps[\"a\"]",
+    "params.x",
+    " && ",
+    "1.0",
+    "null",
+    "\u{feff}",
+    "é",
+    "\u{0}",
+    "\r\n",
+    "30s",
 ];
 
 proptest! {
@@ -165,7 +207,8 @@ fn a_file_of_complaints_ends() {
     let complaints = compile("test.yml", unknown.as_bytes()).unwrap_err();
     assert_eq!(complaints.len(), 1001);
     assert!(complaints[1000].message.contains("further complaints are left out"));
-    let circles = format!("name: x\nsteps:\n{}", "  - {action: a, depends_on: [nobody]}\n".repeat(8_000));
+    let circles =
+        format!("name: x\nsteps:\n{}", "  - {action: a, depends_on: [nobody]}\n".repeat(8_000));
     survives(circles.as_bytes());
 }
 
