@@ -48,9 +48,9 @@ impl Records {
     ) -> Result<Plan, Failure> {
         let log = self.log(key)?;
         let mut locked = log.lock().map_err(io("lock", log.path()))?;
-        let (plan, note) = match locked.mark(key) {
+        let (plan, note, is_new) = match locked.mark(key) {
             Some(Mark::Done(note)) => return read(note),
-            Some(Mark::Begun(note)) => (read(note)?, note.clone()),
+            Some(Mark::Begun(note)) => (read(note)?, note.clone(), false),
             Some(Mark::Undoing(_) | Mark::Undone) => {
                 let message = "this step was undone; it is not done after its undoing";
                 return Err(Failure::permanent(message).code(UNDONE_CODE).no_effect());
@@ -59,10 +59,16 @@ impl Records {
                 let plan = make()?;
                 let note = write(&plan)?;
                 locked.begin(key, &note).map_err(io("write", log.path()))?;
-                (plan, note)
+                (plan, note, true)
             }
         };
-        apply(&plan)?;
+        if let Err(failure) = apply(&plan) {
+            // Whoever comes again may come with other params, and then needs another plan.
+            if is_new && failure.had_no_effect() {
+                locked.forget(key).map_err(io("write", log.path()))?;
+            }
+            return Err(failure);
+        }
         locked.done(key, &note).map_err(io("write", log.path()))?;
         Ok(plan)
     }

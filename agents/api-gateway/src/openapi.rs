@@ -273,7 +273,8 @@ mod tests {
     }
 
     fn empty() -> String {
-        let document = json!({"openapi": "3.1.0", "info": {"title": "a"}, "paths": {"/health": {}}});
+        let document =
+            json!({"openapi": "3.1.0", "info": {"title": "a"}, "paths": {"/health": {}}});
         serde_json::to_string_pretty(&document).unwrap() + "\n"
     }
 

@@ -51,9 +51,9 @@ impl Project {
                 "is {project_dir:?}; it must be an absolute path without `..`"
             )));
         }
-        let path = path
-            .canonicalize()
-            .map_err(|error| rejected(&format!("is {project_dir:?}, which is not there: {error}")))?;
+        let path = path.canonicalize().map_err(|error| {
+            rejected(&format!("is {project_dir:?}, which is not there: {error}"))
+        })?;
         let Some(dir) = path.to_str().map(ToOwned::to_owned) else {
             return Err(rejected("leads to a folder whose name is not UTF-8"));
         };

@@ -87,8 +87,10 @@ mod tests {
     fn entries_come_in_order_and_go_in_any() {
         let one = entry("a").add_to(TEXT).unwrap();
         let two = entry("b").add_to(&one).unwrap();
-        assert!(two.ends_with("import { a } from \"./a.js\";\nimport { b } from \"./b.js\";\n\n\
-             export const routes = [\n  ...a,\n  ...b,\n];\n"));
+        assert!(two.ends_with(
+            "import { a } from \"./a.js\";\nimport { b } from \"./b.js\";\n\n\
+             export const routes = [\n  ...a,\n  ...b,\n];\n"
+        ));
         assert_eq!(entry("b").remove_from(&entry("a").remove_from(&two)), TEXT);
         assert_eq!(entry("a").remove_from(&entry("b").remove_from(&two)), TEXT);
     }

@@ -1,1 +1,103 @@
-//! To come.
+//! The agent `deployment-manager`: puts releases of projects in place, and goes back. Only the
+//! wiring is here; it decides nothing.
+
+pub mod deploy;
+pub mod effects;
+pub mod files;
+pub mod input;
+pub mod rollback;
+pub mod target;
+
+use agent_sdk::{Action, Agent, Context, Failure, Undo, UndoInput};
+use serde_json::Value;
+
+use crate::deploy::{Deploy, Deployed, Undeployed};
+use crate::effects::Workspace;
+use crate::rollback::{Rollback, RolledBack};
+
+/// How many deployments run at once; those to one target wait for each other.
+const SLOTS: u32 = 4;
+
+/// The agent, with the workspace that the environment names.
+pub fn agent() -> Agent {
+    agent_in(Workspace::from_env())
+}
+
+/// The agent, with this workspace.
+pub fn agent_in(workspace: Workspace) -> Agent {
+    let [for_deploy, for_undo, for_rollback, for_return] = [(); 4].map(|()| workspace.clone());
+    Agent::new("deployment-manager", env!("CARGO_PKG_VERSION"))
+        .describe("Puts releases of projects in place and goes back to earlier ones.")
+        .alias("agent19")
+        .slots(SLOTS)
+        .action(
+            Action::new(
+                "deploy",
+                "Copies a project into a new release and makes it current in one step.",
+                move |context: Context, input: Deploy| deploy(for_deploy.clone(), context, input),
+            )
+            .inherits(["project_dir", "name"])
+            .undo(Undo::action("undo_deploy")),
+        )
+        .action(
+            Action::new(
+                "undo_deploy",
+                "Undoes deploy: makes current what was current before, and removes the release.",
+                move |context: Context, input: UndoInput<Value, Value>| {
+                    undo(for_undo.clone(), context, input, deploy::undo)
+                },
+            )
+            .undo(Undo::NotUndoable),
+        )
+        .action(
+            Action::new(
+                "rollback",
+                "Makes the release before the current one current again.",
+                move |context: Context, input: Rollback| {
+                    rollback(for_rollback.clone(), context, input)
+                },
+            )
+            .inherits(["target"])
+            .undo(Undo::action("undo_rollback")),
+        )
+        .action(
+            Action::new(
+                "undo_rollback",
+                "Undoes rollback: makes current what was current before it.",
+                move |context: Context, input: UndoInput<Value, Value>| {
+                    undo(for_return.clone(), context, input, rollback::undo)
+                },
+            )
+            .undo(Undo::NotUndoable),
+        )
+}
+
+async fn deploy(
+    workspace: Workspace,
+    context: Context,
+    input: Deploy,
+) -> Result<Deployed, Failure> {
+    let (key, inner) = (context.idempotency_key().to_owned(), context.clone());
+    let work = move || deploy::deploy(&workspace, &key, &input, &|| inner.is_cancelled());
+    context.blocking(work).await?
+}
+
+async fn rollback(
+    workspace: Workspace,
+    context: Context,
+    input: Rollback,
+) -> Result<RolledBack, Failure> {
+    let key = context.idempotency_key().to_owned();
+    context.blocking(move || rollback::rollback(&workspace, &key, &input)).await?
+}
+
+async fn undo(
+    workspace: Workspace,
+    context: Context,
+    input: UndoInput<Value, Value>,
+    undo: fn(&Workspace, &str, bool) -> Result<Undeployed, Failure>,
+) -> Result<Undeployed, Failure> {
+    let key = context.idempotency_key().to_owned();
+    let was_done = input.output.is_some();
+    context.blocking(move || undo(&workspace, &key, was_done)).await?
+}

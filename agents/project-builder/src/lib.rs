@@ -36,7 +36,9 @@ pub fn agent_in(workspace: Workspace) -> Agent {
             Action::new(
                 "scaffold_project",
                 "Makes a new project from a template.",
-                move |context: Context, input: Scaffold| scaffold(workspace.clone(), context, input),
+                move |context: Context, input: Scaffold| {
+                    scaffold(workspace.clone(), context, input)
+                },
             )
             .undo(Undo::action("remove_project")),
         )

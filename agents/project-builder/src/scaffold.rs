@@ -110,9 +110,16 @@ impl<'a> Builder<'a> {
             naming::check_cargo_name(&wish.name)?;
         }
         let plan = match self.ledger.read::<Record>(key)? {
-            Some(Record::Done { plan }) if owner(&plan, key) == Owner::Us => return Ok(outcome(&plan)),
+            Some(Record::Done { plan }) if owner(&plan, key) == Owner::Us => {
+                return Ok(outcome(&plan));
+            }
             Some(Record::Done { plan }) => return Err(gone(&plan)),
-            Some(Record::Planned { plan }) => plan,
+            Some(Record::Planned { plan }) if owner(&plan, key) == Owner::Us => plan,
+            Some(Record::Planned { plan }) => {
+                // Nothing came of it, and the step may ask for something else by now.
+                clear(&staging(key, &plan))?;
+                self.plan(run, wish)?
+            }
             Some(Record::Removing { .. } | Record::Undone { .. }) => {
                 return Err(Error::Permanent(
                     "this step was undone; it is not done after its undoing".to_owned(),

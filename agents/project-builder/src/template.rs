@@ -178,7 +178,8 @@ mod tests {
 
     #[test]
     fn types_are_kept_or_erased_and_nothing_else() {
-        let text = "⟦import type { A } from \"a\";\n⟧\nlet a⟦: A⟧ = 1;\n\n⟦type B = A;\n⟧\nend();\n";
+        let text =
+            "⟦import type { A } from \"a\";\n⟧\nlet a⟦: A⟧ = 1;\n\n⟦type B = A;\n⟧\nend();\n";
         let typed = "import type { A } from \"a\";\n\nlet a: A = 1;\n\ntype B = A;\n\nend();\n";
         assert_eq!(keep_types(text), typed);
         assert_eq!(erase_types(text), "let a = 1;\n\nend();\n");

@@ -94,7 +94,12 @@ impl Server {
     }
 
     /// Status, `location` header and body.
-    pub(crate) fn call(&self, method: &str, path: &str, body: &str) -> (u16, Option<String>, Value) {
+    pub(crate) fn call(
+        &self,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> (u16, Option<String>, Value) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         let request = format!(
@@ -111,8 +116,7 @@ impl Server {
             let (name, value) = line.split_once(": ")?;
             name.eq_ignore_ascii_case("location").then(|| value.to_owned())
         });
-        let body =
-            if body.is_empty() { Value::Null } else { serde_json::from_str(body).unwrap() };
+        let body = if body.is_empty() { Value::Null } else { serde_json::from_str(body).unwrap() };
         (status, location, body)
     }
 

@@ -119,7 +119,11 @@ fn a_rust_program_builds_offline_and_its_own_tests_pass() {
     let arguments = ["test", "--offline", "--quiet", "--locked", "--target-dir", "target"];
     let text = run(&project, cargo, &arguments);
     assert!(text.contains("5 passed"), "{text}");
-    let text = run(&project, cargo, &["run", "--offline", "--quiet", "--target-dir", "target", "--", "README.md"]);
+    let text = run(
+        &project,
+        cargo,
+        &["run", "--offline", "--quiet", "--target-dir", "target", "--", "README.md"],
+    );
     assert!(text.trim_end().ends_with("README.md"), "{text}");
     assert!(Path::new(&project.project_dir).join("Cargo.lock").exists());
 }

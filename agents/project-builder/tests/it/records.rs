@@ -143,7 +143,8 @@ fn an_undo_keeps_what_somebody_changed_or_added() {
     fs::write(folder.join("notes"), "added").unwrap();
     let removed = world.remove("key").unwrap();
     assert_eq!((removed.removed, removed.kept), (false, vec!["app/server.py".to_owned()]));
-    let left: Vec<_> = snapshot(folder).into_iter().filter_map(|(path, text)| text.map(|_| path)).collect();
+    let left: Vec<_> =
+        snapshot(folder).into_iter().filter_map(|(path, text)| text.map(|_| path)).collect();
     assert_eq!(left, [folder.join("app/server.py"), folder.join("notes")]);
 }
 
@@ -249,4 +250,15 @@ fn of_many_at_once_under_one_name_one_wins() {
 fn a_relative_workspace_is_refused() {
     let error = Builder::new(&Workspace::at("here")).unwrap_err();
     assert!(error.to_string().contains("absolute"), "{error}");
+}
+
+#[test]
+fn after_a_refusal_the_step_may_ask_for_something_else() {
+    let world = World::new();
+    let folder = world.folder.path().join("run-1/a");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("mine"), "mine").unwrap();
+    world.scaffold("key", &wish("a")).unwrap_err();
+    let project = world.scaffold("key", &wish("b")).unwrap();
+    assert!(project.project_dir.ends_with("/b"), "{project:?}");
 }
