@@ -2,6 +2,8 @@
 
 use clap::{Args, ValueEnum};
 
+const GLOBAL: &str = "Global options";
+
 /// Arguments that every command takes.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Globals {
@@ -9,7 +11,14 @@ pub struct Globals {
     ///
     /// Without it: http://127.0.0.1:8000, and for `workflows execute` a control plane of its own
     /// that lives as long as the command.
-    #[arg(long, global = true, env = "ORCHESTRATOR_SERVER", value_name = "URL", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "ORCHESTRATOR_SERVER",
+        hide_env_values = true,
+        value_name = "URL",
+        help_heading = GLOBAL
+    )]
     pub server: Option<String>,
     /// What to print on stdout
     #[arg(
@@ -18,7 +27,8 @@ pub struct Globals {
         global = true,
         value_enum,
         value_name = "FORMAT",
-        default_value_t = Format::Table
+        default_value_t = Format::Table,
+        help_heading = GLOBAL
     )]
     pub output: Format,
     /// When to use colours; `auto` means on terminals, unless NO_COLOR is set
@@ -27,7 +37,8 @@ pub struct Globals {
         global = true,
         value_enum,
         value_name = "WHEN",
-        default_value_t = ColorChoice::Auto
+        default_value_t = ColorChoice::Auto,
+        help_heading = GLOBAL
     )]
     pub color: ColorChoice,
 }

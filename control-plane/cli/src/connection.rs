@@ -132,8 +132,11 @@ impl Client {
         self.current.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The error for a server that could not be reached.
+    /// The error for a server that could not be reached, or says itself that it cannot serve.
     pub(crate) fn unreachable(&self, status: &Status) -> Error {
+        if status.get_details_error_info().is_some() {
+            return Error::refused(status.clone());
+        }
         Error::Unreachable {
             servers: self.addresses.iter().map(|address| address.name.clone()).collect(),
             cause: cause(status),
@@ -162,6 +165,7 @@ pub(crate) fn dead_letters(channel: Channel) -> DeadLetterServiceClient<Channel>
 pub(crate) fn is_transient(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable | Code::DeadlineExceeded => true,
+        _ if is_foreign(status) => true,
         // What the transport itself says when a connection breaks within a call; a server's own
         // words carry a reason.
         Code::Unknown | Code::Internal | Code::Cancelled => {
@@ -179,8 +183,16 @@ fn overload_delay(status: &Status) -> Option<Duration> {
     Some(delay.min(OVERLOAD_DELAY_MAX))
 }
 
+/// Whether something answered that speaks HTTP and is no gRPC server.
+fn is_foreign(status: &Status) -> bool {
+    status.message().starts_with("grpc-status header missing")
+}
+
 /// The innermost cause, which for a transport error is the only part that says anything.
 fn cause(status: &Status) -> String {
+    if is_foreign(status) {
+        return "what answers there is no orchestrator".to_owned();
+    }
     let mut innermost: Option<String> = None;
     let mut next = std::error::Error::source(status);
     while let Some(error) = next {

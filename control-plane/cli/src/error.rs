@@ -154,21 +154,17 @@ fn refusal(status: &Status) -> Vec<String> {
     if let Some(bad) = details.bad_request() {
         let violations = &bad.field_violations;
         for violation in violations.iter().take(DETAILS_SHOWN_MAX) {
-            if violation.field.is_empty() {
-                lines.push(violation.description.clone());
-            } else {
-                lines.push(format!("{}: {}", violation.field, violation.description));
-            }
+            add_detail(&mut lines, &violation.field, &violation.description);
         }
         if violations.len() > DETAILS_SHOWN_MAX {
             lines.push(format!("and {} more", violations.len() - DETAILS_SHOWN_MAX));
         }
     }
     for violation in details.quota_failure().iter().flat_map(|quota| &quota.violations) {
-        lines.push(format!("{}: {}", violation.subject, violation.description));
+        add_detail(&mut lines, &violation.subject, &violation.description);
     }
     for violation in details.precondition_failure().iter().flat_map(|failure| &failure.violations) {
-        lines.push(format!("{}: {}", violation.subject, violation.description));
+        add_detail(&mut lines, &violation.subject, &violation.description);
     }
     if let Some(info) = details.error_info() {
         lines.push(format!("reason: {}", info.reason));
@@ -182,6 +178,16 @@ fn refusal(status: &Status) -> Vec<String> {
         lines.push(format!("help: try again in {}", crate::moment::duration(delay)));
     }
     lines
+}
+
+/// Adds a detail unless the message has said it.
+fn add_detail(lines: &mut Vec<String>, subject: &str, description: &str) {
+    let message = &lines[0];
+    if message.contains(subject) && message.contains(description) {
+        return;
+    }
+    let separator = if subject.is_empty() { "" } else { ": " };
+    lines.push(format!("{subject}{separator}{description}"));
 }
 
 /// What the server suggests, or what this client knows to do about a reason.
@@ -209,5 +215,30 @@ fn remedy(reason: &str, said: Option<&String>) -> Option<String> {
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Error {
         Error::Output(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::ErrorDetails;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_each_thing_once_with_reason_and_remedy() {
+        let metadata = [("remedy".to_owned(), "give 1 to 9".to_owned())];
+        let mut details =
+            ErrorDetails::with_error_info("INVALID_FIELD", "orchestrator.v1", metadata);
+        details.add_bad_request_violation("priority", "12 is too high");
+        details.add_bad_request_violation("labels", "65 are too many");
+        let message = "priority: 12 is too high";
+        let status = Status::with_error_details(Code::InvalidArgument, message, details);
+        let expected = [
+            "priority: 12 is too high",
+            "labels: 65 are too many",
+            "reason: INVALID_FIELD",
+            "help: give 1 to 9",
+        ];
+        assert_eq!(refusal(&status), expected);
     }
 }

@@ -194,7 +194,11 @@ async fn servers(client: &Client) -> Vec<Server> {
                 i32::try_from(latency.subsec_micros() * 1000).unwrap_or_default(),
             ),
             latency_text: moment::duration(latency),
-            error: answer.err().map(|error| error.message()).unwrap_or_default(),
+            error: match answer {
+                Ok(_) => String::new(),
+                Err(Error::Unreachable { cause, .. }) => cause,
+                Err(error) => error.message(),
+            },
         });
     }
     servers

@@ -67,6 +67,17 @@ struct Body {
     attempt: Option<i32>,
 }
 
+impl Body {
+    /// The error, which is text or an object with a message.
+    fn error_text(self) -> Option<String> {
+        match self.error? {
+            serde_json::Value::String(error) => Some(error),
+            serde_json::Value::Object(error) => Some(error.get("message")?.as_str()?.to_owned()),
+            _ => None,
+        }
+    }
+}
+
 impl Board {
     /// A board for so many steps.
     pub(crate) fn new(total: usize) -> Board {
@@ -82,7 +93,7 @@ impl Board {
         let body = body(event);
         let index = self.index(&event.step);
         let step = &mut self.steps[index];
-        if step.agent.is_empty() {
+        if !event.agent.is_empty() {
             step.agent.clone_from(&event.agent);
         }
         let time = event.time.as_ref().and_then(moment::time);
@@ -97,13 +108,7 @@ impl Board {
             return None;
         }
         step.fraction = None;
-        step.message = match body.error {
-            Some(serde_json::Value::String(error)) => error,
-            Some(serde_json::Value::Object(error)) => {
-                error.get("message").and_then(|text| text.as_str()).unwrap_or_default().to_owned()
-            }
-            _ => String::new(),
-        };
+        step.message = body.error_text().unwrap_or_default();
         if status::is_settled(status) {
             step.ended = time;
         } else {
@@ -221,6 +226,11 @@ fn status_behind(event: &JournalEvent) -> Option<StepStatus> {
         EventKind::StepCancelled => StepStatus::Cancelled,
         _ => return None,
     })
+}
+
+/// The error that an event tells of.
+pub(super) fn error(event: &JournalEvent) -> Option<String> {
+    body(event).error_text()
 }
 
 fn body(event: &JournalEvent) -> Body {

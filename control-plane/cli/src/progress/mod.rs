@@ -6,7 +6,7 @@ mod terminal;
 pub(crate) use board::{Board, StepState};
 
 use chrono::{DateTime, Utc};
-use contracts::v1::{JournalEvent, StepStatus, TaskUpdate, task_update::Update};
+use contracts::v1::{EventKind, JournalEvent, StepStatus, TaskUpdate, task_update::Update};
 
 use crate::output::{Output, Paint, one_line};
 use crate::{moment, status};
@@ -36,6 +36,9 @@ impl Progress {
     pub(crate) fn event(&mut self, event: &JournalEvent, output: &mut Output) {
         if let Some(index) = self.board.event(event) {
             self.changed(index, output);
+        } else if let Some(text) = milestone(event) {
+            let line = output.note_paint().yellow(one_line(&text, LOG_CHARS_MAX));
+            self.note(&line, output);
         }
     }
 
@@ -96,6 +99,28 @@ impl Progress {
     }
 }
 
+/// What an event means that changes no step's status, where people want to know it.
+fn milestone(event: &JournalEvent) -> Option<String> {
+    let step = &event.step;
+    let text = match event.kind() {
+        EventKind::RollbackStarted => "rolling back …",
+        EventKind::RollbackEnded => "the rollback ended",
+        EventKind::OnFailureStarted => "running the steps of `on_failure` …",
+        EventKind::RunPaused => "the run is paused",
+        EventKind::RunResumed => "the run goes on",
+        EventKind::RunCancelRequested => "the run is asked to stop",
+        EventKind::RunRetried => "the run is taken up again",
+        EventKind::UndoQueued => return Some(format!("undoing {step} …")),
+        EventKind::UndoSucceeded => return Some(format!("{step} is undone")),
+        EventKind::UndoFailed => {
+            let error = board::error(event).unwrap_or_default();
+            return Some(format!("undoing {step} failed: {error}"));
+        }
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
 /// One step in a line: mark, path, agent, status, time, and what there is to say.
 fn line(step: &StepState, now: DateTime<Utc>, paint: Paint) -> String {
     let word = status::step_word(step.status);
@@ -131,6 +156,22 @@ mod tests {
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(seconds, 0).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_rollback_is_told() {
+        let told = |kind: EventKind, body: &str| {
+            let data = Some(contracts::v1::payload::Data::Json(body.to_owned()));
+            let body = Some(contracts::v1::Payload { data, ..Default::default() });
+            let step = "a".to_owned();
+            milestone(&JournalEvent { kind: kind.into(), step, body, ..Default::default() })
+        };
+        assert_eq!(told(EventKind::UndoQueued, "{}").as_deref(), Some("undoing a …"));
+        assert_eq!(
+            told(EventKind::UndoFailed, r#"{"error":{"message":"gone"}}"#).as_deref(),
+            Some("undoing a failed: gone")
+        );
+        assert_eq!(told(EventKind::RunAdopted, "{}"), None);
     }
 
     #[test]

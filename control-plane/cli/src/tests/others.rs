@@ -263,10 +263,30 @@ async fn the_doctor_tells_a_dead_server_from_a_live_one() {
     let dead = dead_url().await;
     let outcome = orchestrator(&format!("{dead},{}", server.url), &["doctor"]).await;
     assert_eq!(outcome.exit, Exit::Success, "{outcome:?}");
-    assert!(outcome.stdout.contains(&format!("✗ server {dead}: cannot reach")), "{outcome:?}");
+    assert!(
+        outcome.stdout.contains(&format!("✗ server {dead}: Connection refused")),
+        "{outcome:?}"
+    );
     assert!(outcome.stdout.contains("runs: none waits"), "{}", outcome.stdout);
     let outcome = orchestrator(&dead, &["doctor"]).await;
     assert_eq!(outcome.exit, Exit::Unavailable);
+}
+
+#[tokio::test]
+async fn what_is_no_orchestrator_is_told() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 16];
+            let _ = stream.read(&mut request).await;
+            let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\n\r\n").await;
+        }
+    });
+    let outcome = orchestrator(&url, &["runs", "list"]).await;
+    assert_eq!(outcome.exit, Exit::Unavailable);
+    assert!(outcome.stderr.contains(&format!("cannot reach {url}")), "{}", outcome.stderr);
 }
 
 #[tokio::test]

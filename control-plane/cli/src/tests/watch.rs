@@ -78,6 +78,18 @@ async fn an_overloaded_server_is_asked_again_and_then_told_of() {
     assert!(starts.iter().all(|start| start.request_id == starts[0].request_id));
 }
 
+#[tokio::test]
+async fn a_server_that_says_that_it_stops_is_asked_again_and_not_called_unreachable() {
+    let stopping = status(Code::Unavailable, "UNAVAILABLE", &[("remedy", "try again")]);
+    let registered = Some(contracts::v1::Workflow::default());
+    let fake = Fake { registered, start_error: Some(stopping), ..Fake::new() };
+    let server = fake.serve().await;
+    let outcome = orchestrator(&server.url, &["workflows", "execute", "deploy"]).await;
+    assert_eq!(outcome.exit, Exit::Unavailable);
+    assert_eq!(outcome.stderr, "error: no\n  reason: UNAVAILABLE\n  help: try again\n");
+    assert_eq!(locked(&server.seen.starts).len(), 3);
+}
+
 #[test]
 fn what_is_refused_decides_the_exit() {
     for (status, exit) in [
