@@ -141,8 +141,11 @@ impl Decider<'_> {
 
     /// Everything behind a failure is over.
     pub(crate) fn end_failed(&mut self) {
-        let undone = self.state.rollback.as_ref().is_some_and(|rollback| rollback.complete);
-        self.end(if undone { Ending::RolledBack } else { Ending::Failure }, None);
+        let state = &*self.state;
+        let undone = state.rollback.as_ref().is_some_and(|rollback| rollback.complete);
+        let late = state.failure.as_ref().is_some_and(|failure| failure.error.code == "deadline");
+        let whole = state.graph.scope == FailureScope::Run && !late;
+        self.end(if undone && whole { Ending::RolledBack } else { Ending::Failure }, None);
     }
 }
 
