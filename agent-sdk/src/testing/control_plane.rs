@@ -19,6 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tower::service_fn;
 
 use super::faults::{self, Faults, kind_of_request, kind_of_response};
+use crate::limits::MESSAGE_BYTES_MAX;
 use crate::{Agent, CancellationToken, Error, payload};
 
 /// How long a test waits for anything before it fails.
@@ -55,7 +56,9 @@ impl ControlPlane {
         let service = Scripted { peers, from_agent: from_agent.clone(), to_agent: to_agent.clone() };
         let incoming = ReceiverStream::new(incoming).map(Ok::<_, std::io::Error>);
         tokio::spawn(async move {
-            let server = Server::builder().add_service(AgentServiceServer::new(service));
+            let service =
+                AgentServiceServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            let server = Server::builder().add_service(service);
             if let Err(error) = server.serve_with_incoming(incoming).await {
                 tracing::error!(%error, "the scripted control plane ended");
             }
@@ -290,12 +293,21 @@ impl AgentService for Scripted {
         };
         let (frames, inbound) = mpsc::channel(QUEUE);
         let (outbound, answers) = mpsc::channel(QUEUE);
-        tokio::spawn(pass_requests(requests, frames, self.from_agent.clone()));
+        let ended = CancellationToken::new();
+        let faults = self.from_agent.clone();
+        let end = ended.clone().drop_guard();
+        tokio::spawn(async move {
+            pass_requests(requests, frames, faults).await;
+            drop(end);
+        });
         let peer = Peer { register, inbound, outbound };
         if self.peers.send(peer).await.is_err() {
             return Err(Status::unavailable("the test is over"));
         }
-        Ok(Response::new(responses(answers, self.to_agent.clone())))
+        let responses = responses(answers, self.to_agent.clone());
+        // A session that its agent has left is over for the control plane as well.
+        let responses = futures::StreamExt::take_until(responses, ended.cancelled_owned());
+        Ok(Response::new(Box::pin(responses)))
     }
 
     async fn poll_tasks(
