@@ -23,6 +23,7 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// Asked in vain, it is asked less and less often, down to this.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 const FINDINGS_MAX: usize = 100;
+const INTERRUPTS_MAX: usize = 4;
 const TEXT_CHARS_MAX: usize = 400;
 
 /// How following ended.
@@ -194,26 +195,29 @@ async fn diagnose(
     diagnosis.status() == RunStatus::Stuck
 }
 
-/// The interrupts of this process, from now on: Ctrl-C, and where there is one, SIGTERM.
+/// The interrupts of this process, from now on: Ctrl-C, and where there is one, SIGTERM. Where
+/// they cannot be listened to, they end the process as ever.
+#[cfg(unix)]
 pub(crate) fn interrupts_of_process() -> mpsc::Receiver<()> {
-    let (sender, receiver) = mpsc::channel(4);
-    tokio::spawn(async move { while interrupt().await && sender.send(()).await.is_ok() {} });
+    use tokio::signal::unix::{SignalKind, signal};
+    let (sender, receiver) = mpsc::channel(INTERRUPTS_MAX);
+    // Listened to before this returns, so that none in between ends the process.
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let Ok(mut signals) = signal(kind) else { continue };
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() && sender.send(()).await.is_ok() {}
+        });
+    }
     receiver
 }
 
-#[cfg(unix)]
-async fn interrupt() -> bool {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        return tokio::signal::ctrl_c().await.is_ok();
-    };
-    tokio::select! {
-        outcome = tokio::signal::ctrl_c() => outcome.is_ok(),
-        _ = terminate.recv() => true,
-    }
-}
-
+/// The interrupts of this process, from now on.
 #[cfg(not(unix))]
-async fn interrupt() -> bool {
-    tokio::signal::ctrl_c().await.is_ok()
+pub(crate) fn interrupts_of_process() -> mpsc::Receiver<()> {
+    let (sender, receiver) = mpsc::channel(INTERRUPTS_MAX);
+    tokio::spawn(async move {
+        while tokio::signal::ctrl_c().await.is_ok() && sender.send(()).await.is_ok() {}
+    });
+    receiver
 }
