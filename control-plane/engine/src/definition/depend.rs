@@ -9,6 +9,9 @@ use super::limit::DEPENDENCIES_MAX;
 use super::nearest::{hint, nearest};
 use crate::graph::Position;
 
+/// Circles of one list that are complained of.
+const CIRCLES_MAX: usize = 100;
+
 /// Sets what each group waits for.
 pub(super) fn resolve(
     draft: &mut Draft,
@@ -128,7 +131,8 @@ fn circles(draft: &Draft, list: usize, complaints: &mut Complaints) {
     let backward: Vec<&[usize]> = dependents.iter().map(Vec::as_slice).collect();
     peel(&mut left, &forward, &backward);
     peel(&mut left, &backward, &forward);
-    while let Some(start) = left.iter().position(|left| *left) {
+    for _ in 0..CIRCLES_MAX {
+        let Some(start) = left.iter().position(|left| *left) else { return };
         if let Some(circle) = shortest_circle(start, &forward, &left) {
             complain(draft, list, &circle, complaints);
             for group in circle {
@@ -139,9 +143,6 @@ fn circles(draft: &Draft, list: usize, complaints: &mut Complaints) {
         }
         peel(&mut left, &forward, &backward);
         peel(&mut left, &backward, &forward);
-        if complaints.full() {
-            return;
-        }
     }
 }
 

@@ -14,6 +14,9 @@ pub const ALIAS_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// millions.
 pub const DEPENDENCIES_MAX: usize = 1_000_000;
 
+/// Expressions in the data of one step: their names are compared with one another.
+pub const EXPRESSIONS_MAX: usize = 5_000;
+
 /// Complaints that are reported; more help nobody.
 pub const COMPLAINTS_MAX: usize = 1000;
 

@@ -1,32 +1,51 @@
 //! Where a character of a scalar's value stands in the file, and where a name stands in an
 //! expression. For complaints only: what cannot be told exactly is told as nearly as possible.
 
+use std::collections::HashMap;
+
 use granit_parser::ScalarStyle;
 
 use super::yaml::{Kind, Node};
 use crate::graph::Position;
 
+/// Where the code points of a scalar's value stand, found in one pass.
+pub(super) struct Places {
+    start: Position,
+    /// One for each code point of the value, and one for the end; fewer if they cannot be told.
+    places: Vec<Position>,
+}
+
+impl Places {
+    /// Those of a text node.
+    pub(super) fn of(node: &Node, text: &str) -> Self {
+        let mut found = Self { start: node.position, places: Vec::new() };
+        let (Kind::Text(value), Some((range, style))) = (&node.kind, &node.source) else {
+            return found;
+        };
+        let Some(raw) = text.get(range.clone()) else { return found };
+        let mut cursor = Cursor { rest: raw, position: node.position };
+        cursor.skip_opening(*style);
+        for wanted in value.chars() {
+            // Stand on the character itself, behind folds and indentation.
+            if !cursor.find(wanted, *style) {
+                return found;
+            }
+            found.places.push(cursor.position);
+            cursor.step(wanted, *style);
+        }
+        found.places.push(cursor.position);
+        found
+    }
+
+    /// The place of the `offset`th code point.
+    pub(super) fn at(&self, offset: usize) -> Position {
+        self.places.get(offset).copied().unwrap_or(self.start)
+    }
+}
+
 /// The place of the `offset`th code point of a text node's value.
 pub(super) fn place(node: &Node, text: &str, offset: usize) -> Position {
-    let (Kind::Text(value), Some((range, style))) = (&node.kind, &node.source) else {
-        return node.position;
-    };
-    let Some(raw) = text.get(range.clone()) else { return node.position };
-    let mut cursor = Cursor { rest: raw, position: node.position };
-    cursor.skip_opening(*style);
-    let mut value = value.chars();
-    for _ in 0..offset {
-        let Some(wanted) = value.next() else { break };
-        if !cursor.find(wanted, *style) {
-            return node.position;
-        }
-        cursor.step(wanted, *style);
-    }
-    // Stand on the character itself, behind folds and indentation.
-    if let Some(wanted) = value.next() {
-        cursor.find(wanted, *style);
-    }
-    cursor.position
+    Places::of(node, text).at(offset)
 }
 
 struct Cursor<'t> {
@@ -115,33 +134,46 @@ impl Cursor<'_> {
     }
 }
 
-/// The code point at which `name`, followed by the first of `fields`, stands in an expression, or
-/// in the `${{ }}` of a text.
-pub(super) fn name(text: &str, name: &str, fields: &[String], template: bool) -> usize {
-    let mut first = None;
-    for (byte, word) in words(text, template) {
-        if word != name {
-            continue;
+/// The words of an expression, or of the `${{ }}` in a text, and where they stand.
+pub(super) struct Words<'t> {
+    text: &'t str,
+    /// For each word: at which byte and at which code point it begins.
+    places: HashMap<&'t str, Vec<(usize, usize)>>,
+}
+
+impl<'t> Words<'t> {
+    pub(super) fn of(text: &'t str, template: bool) -> Self {
+        let mut places: HashMap<&str, Vec<(usize, usize)>> = HashMap::new();
+        let (mut byte_before, mut chars) = (0, 0);
+        for (byte, word) in words(text, template) {
+            chars += text[byte_before..byte].chars().count();
+            byte_before = byte;
+            places.entry(word).or_default().push((byte, chars));
         }
-        let after = text[byte + word.len()..].trim_start();
-        let followed = fields.first().is_none_or(|field| {
-            let dotted = after.strip_prefix('.').is_some_and(|rest| {
-                rest.trim_start()
-                    .strip_prefix(field.as_str())
-                    .is_some_and(|rest| !rest.starts_with(is_word))
-            });
-            let indexed = after.strip_prefix('[').is_some_and(|rest| {
-                let rest = rest.trim_start();
-                rest.strip_prefix(['"', '\'']).is_some_and(|rest| rest.starts_with(field.as_str()))
-            });
-            dotted || indexed
-        });
-        if followed {
-            return text[..byte].chars().count();
-        }
-        first = first.or(Some(byte));
+        Self { text, places }
     }
-    first.map_or(0, |byte| text[..byte].chars().count())
+
+    /// The code point at which `name`, followed by the first of `fields`, stands first.
+    pub(super) fn find(&self, name: &str, fields: &[String]) -> usize {
+        let Some(places) = self.places.get(name) else { return 0 };
+        let followed = |&&(byte, _): &&(usize, usize)| {
+            let after = self.text[byte + name.len()..].trim_start();
+            fields.first().is_none_or(|field| begins_with_field(after, field))
+        };
+        let found = places.iter().find(followed).or_else(|| places.first());
+        found.map_or(0, |(_, chars)| *chars)
+    }
+}
+
+/// Whether `.field` or `["field"]` stands at the start.
+fn begins_with_field(text: &str, field: &str) -> bool {
+    if let Some(rest) = text.strip_prefix('.') {
+        let rest = rest.trim_start().strip_prefix(field);
+        return rest.is_some_and(|rest| !rest.starts_with(is_word));
+    }
+    let Some(rest) = text.strip_prefix('[') else { return false };
+    let rest = rest.trim_start().strip_prefix(['"', '\'']);
+    rest.is_some_and(|rest| rest.starts_with(field))
 }
 
 fn is_word(c: char) -> bool {
@@ -235,6 +267,9 @@ mod tests {
     #[test]
     fn names_are_found_outside_of_strings_and_fields() {
         let none: &[String] = &[];
+        let name = |text: &str, name: &str, fields: &[String], template: bool| {
+            Words::of(text, template).find(name, fields)
+        };
         assert_eq!(name("a == 'b' && x.b || b", "b", none, false), 19);
         assert_eq!(name("p.a + p.b", "p", &["b".to_owned()], false), 6);
         assert_eq!(name("p['a'] + p[\"b\"]", "p", &["b".to_owned()], false), 9);

@@ -1,11 +1,13 @@
 //! Checks the names that expressions use, as far as they are certain before anything runs: what
 //! is declared, and what will have settled.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::complaint::Complaints;
 use super::draft::{Draft, Kind, Site, Step, Use};
+use super::limit::CANDIDATES_MAX;
 use super::nearest::{hint, nearest};
 use crate::graph::{Repeat, Rollback};
 
@@ -13,13 +15,16 @@ use crate::graph::{Repeat, Rollback};
 const RUN: [&str; 6] = ["id", "started_at", "workflow", "version", "priority", "labels"];
 /// The fields of `failure`.
 const FAILURE: [&str; 3] = ["step", "error", "code"];
+/// How often the name nearest to an unknown one is looked for in one file.
+const SEARCHES_MAX: usize = 1000;
 /// The names that are always there.
 const GLOBAL: [&str; 3] = ["params", "steps", "run"];
 
 /// Checks all names, and what else is suspicious about the whole.
 pub(super) fn check(draft: &Draft, ids: &HashMap<Arc<str>, usize>, complaints: &mut Complaints) {
     let settled = draft.lists.iter().map(|list| Settled::of(&list.groups)).collect();
-    let names = Names { draft, ids, settled };
+    let dashed = dashed(draft);
+    let names = Names { draft, ids, settled, dashed, searches_left: Cell::new(SEARCHES_MAX) };
     for used in &draft.uses {
         names.check(None, used, complaints);
     }
@@ -43,16 +48,15 @@ impl Settled {
     fn of(groups: &[super::draft::Group]) -> Self {
         let words = groups.len().div_ceil(64);
         let mut settled = Self { words, bits: vec![0; words * groups.len()] };
-        let mut done = vec![false; groups.len()];
+        let mut begun = vec![false; groups.len()];
         // Depth first, without recursion: a group is finished when all it waits for are.
         for start in 0..groups.len() {
-            let mut open = vec![(start, 0)];
+            let mut open = Vec::new();
+            if !std::mem::replace(&mut begun[start], true) {
+                open.push((start, 0));
+            }
             while let Some((group, next)) = open.pop() {
-                if done[group] {
-                    continue;
-                }
                 let Some(&before) = groups[group].depends_on.get(next) else {
-                    done[group] = true;
                     for &before in &groups[group].depends_on {
                         settled.join(group, before);
                     }
@@ -60,7 +64,7 @@ impl Settled {
                 };
                 open.push((group, next + 1));
                 // In a circle, which is complained of elsewhere, the way back is not gone.
-                if !done[before] && open.len() <= groups.len() {
+                if !std::mem::replace(&mut begun[before], true) {
                     open.push((before, 0));
                 }
             }
@@ -86,9 +90,33 @@ struct Names<'d> {
     ids: &'d HashMap<Arc<str>, usize>,
     /// For each list.
     settled: Vec<Settled>,
+    /// The ids with `-`, by each of their parts.
+    dashed: HashMap<&'d str, Vec<&'d str>>,
+    /// How many more names may be compared with all others.
+    searches_left: Cell<usize>,
 }
 
-impl Names<'_> {
+fn dashed(draft: &Draft) -> HashMap<&str, Vec<&str>> {
+    let mut dashed: HashMap<&str, Vec<&str>> = HashMap::new();
+    for step in draft.steps.iter().filter(|step| step.id.contains('-')) {
+        for part in step.id.split('-') {
+            let ids = dashed.entry(part).or_default();
+            if ids.len() < CANDIDATES_MAX {
+                ids.push(&step.id);
+            }
+        }
+    }
+    dashed
+}
+
+impl<'d> Names<'d> {
+    /// Whether the nearest name may be looked for once more.
+    fn may_search(&self) -> bool {
+        let left = self.searches_left.get();
+        self.searches_left.set(left.saturating_sub(1));
+        left > 0
+    }
+
     fn check(&self, step: Option<usize>, used: &Use, complaints: &mut Complaints) {
         let field = used.fields.first().map(String::as_str);
         match (used.name.as_str(), field) {
@@ -295,17 +323,9 @@ impl Names<'_> {
     }
 
     /// The id with `-` of which a name is a part, and which therefore reads as a subtraction.
-    fn dashed(&self, used: &Use) -> Option<&str> {
-        if !used.text.contains('-') {
-            return None;
-        }
-        let dashed = |id: &&Arc<str>| {
-            id.contains('-')
-                && used.text.contains(&***id)
-                && id.split('-').any(|part| part == used.name)
-        };
-        // The longest, so that the answer does not hang on the order of a map.
-        self.ids.keys().filter(dashed).map(|id| &**id).max_by_key(|id| (id.len(), *id))
+    fn dashed(&self, used: &Use) -> Option<&'d str> {
+        let ids = self.dashed.get(used.name.as_str())?;
+        ids.iter().copied().filter(|id| used.text.contains(id)).max_by_key(|id| id.len())
     }
 
     /// A name that nobody knows: perhaps a field of an output, perhaps a slip.
@@ -336,6 +356,13 @@ impl Names<'_> {
             }
             return;
         }
+        if (before && used.fields.is_empty()) || !self.may_search() {
+            if !before {
+                let message = format!("unknown name `{}`", super::yaml::shorten(name));
+                complaints.error(used.position, message);
+            }
+            return;
+        }
         let known = self.loop_names(step, used.site).chain(GLOBAL);
         let known = known.chain(self.readable(step));
         let mut seen = HashSet::new();
@@ -351,9 +378,7 @@ impl Names<'_> {
             let message = format!("unknown name `{}`{why}", super::yaml::shorten(name));
             let suggestion = meant.unwrap_or_default();
             complaints.error_suggesting(used.position, message, suggestion);
-        } else if let Some(meant) = meant
-            && !used.fields.is_empty()
-        {
+        } else if let Some(meant) = meant {
             let message = format!(
                 "`{name}` is no step: it is looked up in the outputs of the steps directly \
                  before, did you mean `{meant}`?"

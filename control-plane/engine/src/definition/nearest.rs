@@ -74,8 +74,9 @@ pub(super) fn nearest<'a>(
         .into_iter()
         .take(CANDIDATES_MAX)
         .filter(|candidate| {
-            let other = candidate.len();
-            *candidate != word && other <= 4 * WORD_CHARS_MAX && word.len() <= 4 * (other + 4)
+            *candidate != word
+                && candidate.len() <= 4 * WORD_CHARS_MAX
+                && candidate.chars().count().abs_diff(length) <= distance_max
         })
         .filter_map(|candidate| {
             let distance = if candidate.to_lowercase() == lower {

@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::complaint::Complaints;
 use super::draft::{Draft, Site, Step, Use, Word};
 use super::duration::{self, parse_duration};
-use super::limit::NAME_CHARS_MAX;
-use super::locate;
+use super::limit::{EXPRESSIONS_MAX, NAME_CHARS_MAX};
+use super::locate::{self, Places, Words};
 use super::nearest::{self, hint, listed};
 use super::yaml::{Key, Kind, Node, shorten};
 use crate::expression::{Expression, Reference, Template};
@@ -308,10 +308,14 @@ impl Reader<'_> {
         site: Site,
         template: bool,
     ) {
+        if references.is_empty() {
+            return;
+        }
         let shared: Arc<str> = text.into();
+        let words = Words::of(text, template);
+        let places = Places::of(node, self.text);
         for Reference { name, fields } in references {
-            let offset = locate::name(text, &name, &fields, template);
-            let position = locate::place(node, self.text, offset);
+            let position = places.at(words.find(&name, &fields));
             let text = Arc::clone(&shared);
             self.uses.push(Use { name, fields, position, site, text });
         }
@@ -321,9 +325,16 @@ impl Reader<'_> {
     pub(super) fn template(&mut self, node: &Node, what: &str, site: Site) -> Option<Template> {
         let mut sound = true;
         let mut open = vec![node];
+        let mut expressions = 0;
         while let Some(node) = open.pop() {
             match &node.kind {
                 Kind::Text(text) if text.contains("${{") => {
+                    expressions += text.matches("${{").count();
+                    if expressions > EXPRESSIONS_MAX {
+                        let message = format!("{what} holds more than {EXPRESSIONS_MAX} `${{{{`");
+                        self.complaints.error(node.position, message);
+                        return None;
+                    }
                     sound &= self.template_text(node, what, text, site);
                 }
                 Kind::List(items) => open.extend(items),

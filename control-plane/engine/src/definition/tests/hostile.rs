@@ -104,7 +104,11 @@ proptest! {
     fn changed_definitions_are_survived(
         seed in any::<proptest::sample::Index>(),
         edits in proptest::collection::vec(
-            (any::<proptest::sample::Index>(), 0_usize..12, proptest::sample::select(PIECES.to_vec())),
+            (
+                any::<proptest::sample::Index>(),
+                0_usize..12,
+                proptest::sample::select(PIECES.to_vec()),
+            ),
             1..6,
         ),
     ) {
@@ -127,6 +131,40 @@ fn every_prefix_of_every_definition_is_survived() {
             survives(&seed[..end]);
         }
     }
+}
+
+#[test]
+fn much_of_one_thing_is_survived() {
+    for piece in PIECES {
+        survives(piece.repeat(100_000 / piece.len()).as_bytes());
+        let value = format!("name: x\nsteps:\n  - action: a\n    params:\n      b: {piece}");
+        survives(format!("{value}{}", piece.repeat(50_000 / piece.len())).as_bytes());
+    }
+}
+
+#[test]
+fn many_expressions_are_survived() {
+    let names: Vec<String> = (0..4_000).map(|n| format!("${{{{ a{n}.b }}}}")).collect();
+    let text = names.join(" ");
+    survives(format!("name: x\nsteps: [{{action: a, params: {{t: '{text}'}}}}]").as_bytes());
+    let steps: Vec<String> = (0..3_000)
+        .map(|n| format!("  - {{id: a-{n}, action: a, condition: a-{n}.b > other-name.x}}\n"))
+        .collect();
+    survives(format!("name: x\nsteps:\n{}", steps.concat()).as_bytes());
+    let beyond = "${{ a }}".repeat(5_001);
+    let found = errors(&format!("name: x\nsteps: [{{action: a, params: '{beyond}'}}]"));
+    assert!(found.contains("more than 5000"), "{found}");
+}
+
+#[test]
+fn steps_that_all_wait_for_one_another_are_survived() {
+    let ids: Vec<String> = (0..300).map(|n| format!("s{n}")).collect();
+    let all = ids.join(", ");
+    let steps: String = ids
+        .iter()
+        .map(|id| format!("  - {{id: {id}, action: a, depends_on: [{all}]}}\n"))
+        .collect();
+    survives(format!("name: x\nsteps:\n{steps}").as_bytes());
 }
 
 #[test]
