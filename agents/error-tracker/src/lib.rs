@@ -5,7 +5,6 @@ pub mod fingerprint;
 pub mod folder;
 pub mod limits;
 pub mod log;
-pub mod span;
 pub mod tracker;
 
 use std::path::PathBuf;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use project_files::Span;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -14,7 +15,6 @@ use serde_json::Value;
 use crate::fingerprint::{fingerprint, presentable, shortened};
 use crate::limits;
 use crate::log::{Log, Record, Written};
-use crate::span::Span;
 
 /// What `log_error` takes. All of it is optional: under `on_failure` the failed step and its
 /// error are taken from the failure.

@@ -1,11 +1,13 @@
-//! Reads a project's folder for the agents that inspect projects: its manifest, and its files
-//! within bounds. It must never follow a symbolic link out of the folder, never read without
+//! What the agents that watch over projects share. It reads a project's folder, its manifest and
+//! its files within bounds, and the spans of time in inputs. It must never follow a symbolic link out of the folder, never read without
 //! a bound, and never write.
 
 mod manifest;
+mod span;
 mod walk;
 
 pub use manifest::{MANIFEST_NAME, Manifest};
+pub use span::Span;
 pub use walk::{Coverage, File, Text, Walk};
 
 use std::path::{Path, PathBuf};
