@@ -2,5 +2,5 @@
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    Ok(api_gateway_agent::agent().run_from_env().await?)
+    api_gateway_agent::agent().run_from_env().await
 }

@@ -264,8 +264,6 @@ fn unfit(message: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     fn resource(name: &str) -> Resource {

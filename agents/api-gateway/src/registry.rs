@@ -67,8 +67,6 @@ fn place_for_import(lines: &[&str]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     const TEXT: &str = "// All.\nimport { A } from \"a\";\n\nexport const routes = [\n];\n";

@@ -153,7 +153,8 @@ impl Resource {
         format!(
             "// The resource `{name}`.\nimport {{ Collection }} from \"../collection.js\";\n\
              {import}\nconst fields{annotation} = [\n{fields}];\n\n\
-             export const {routes} = new Collection(\"{name}\", fields).routes([\n{operations}]);\n",
+             export const {routes} = new Collection(\"{name}\", fields).routes([\n\
+             {operations}]);\n",
             name = self.name,
             routes = self.typescript_name(),
             operations = self.operation_lines("  "),
@@ -292,8 +293,6 @@ fn rejected(message: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     #[test]

@@ -52,8 +52,8 @@ impl Workspace {
         self.root.join(".orchestrator").join("deployment-manager")
     }
 
-    /// Carries out a plan once; gives the plan as `apply` left it. An attempt that was broken off is carried on, so
-    /// `apply` must leave alone what is there already.
+    /// Carries out a plan once; gives the plan as `apply` left it. An attempt that was broken off
+    /// is carried on, so `apply` must leave alone what is there already.
     pub fn carry_out<Plan: Serialize + DeserializeOwned>(
         &self,
         key: &str,

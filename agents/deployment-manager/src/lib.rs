@@ -1,5 +1,4 @@
-//! The agent `deployment-manager`: puts releases of projects in place, and goes back. Only the
-//! wiring is here; it decides nothing.
+//! The agent `deployment-manager`: puts releases in place, and goes back. Only wiring is here.
 
 pub mod deploy;
 pub mod effects;
@@ -15,6 +14,9 @@ use crate::deploy::{Deploy, Deployed, Undeployed};
 use crate::effects::Workspace;
 use crate::rollback::{Rollback, RolledBack};
 
+/// What an undo gets. Records say what was done, so that neither part has to fit a type.
+type Undoing = UndoInput<Value, Value>;
+
 /// How many deployments run at once; those to one target wait for each other.
 const SLOTS: u32 = 4;
 
@@ -25,7 +27,7 @@ pub fn agent() -> Agent {
 
 /// The agent, with this workspace.
 pub fn agent_in(workspace: Workspace) -> Agent {
-    let [for_deploy, for_undo, for_rollback, for_return] = [(); 4].map(|()| workspace.clone());
+    let [deploying, undoing, going_back, returning] = [(); 4].map(|()| workspace.clone());
     Agent::new("deployment-manager", env!("CARGO_PKG_VERSION"))
         .describe("Puts releases of projects in place and goes back to earlier ones.")
         .alias("agent19")
@@ -34,7 +36,7 @@ pub fn agent_in(workspace: Workspace) -> Agent {
             Action::new(
                 "deploy",
                 "Copies a project into a new release and makes it current in one step.",
-                move |context: Context, input: Deploy| deploy(for_deploy.clone(), context, input),
+                move |context, input| deploy(deploying.clone(), context, input),
             )
             .inherits(["project_dir", "name"])
             .undo(Undo::action("undo_deploy")),
@@ -43,9 +45,7 @@ pub fn agent_in(workspace: Workspace) -> Agent {
             Action::new(
                 "undo_deploy",
                 "Undoes deploy: makes current what was current before, and removes the release.",
-                move |context: Context, input: UndoInput<Value, Value>| {
-                    undo(for_undo.clone(), context, input, deploy::undo)
-                },
+                move |context, input| undo(undoing.clone(), context, input, deploy::undo),
             )
             .undo(Undo::NotUndoable),
         )
@@ -53,9 +53,7 @@ pub fn agent_in(workspace: Workspace) -> Agent {
             Action::new(
                 "rollback",
                 "Makes the release before the current one current again.",
-                move |context: Context, input: Rollback| {
-                    rollback(for_rollback.clone(), context, input)
-                },
+                move |context, input| rollback(going_back.clone(), context, input),
             )
             .inherits(["target"])
             .undo(Undo::action("undo_rollback")),
@@ -64,9 +62,7 @@ pub fn agent_in(workspace: Workspace) -> Agent {
             Action::new(
                 "undo_rollback",
                 "Undoes rollback: makes current what was current before it.",
-                move |context: Context, input: UndoInput<Value, Value>| {
-                    undo(for_return.clone(), context, input, rollback::undo)
-                },
+                move |context, input| undo(returning.clone(), context, input, rollback::undo),
             )
             .undo(Undo::NotUndoable),
         )
@@ -94,7 +90,7 @@ async fn rollback(
 async fn undo(
     workspace: Workspace,
     context: Context,
-    input: UndoInput<Value, Value>,
+    input: Undoing,
     undo: fn(&Workspace, &str, bool) -> Result<Undeployed, Failure>,
 ) -> Result<Undeployed, Failure> {
     let key = context.idempotency_key().to_owned();

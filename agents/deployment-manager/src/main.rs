@@ -2,5 +2,5 @@
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    Ok(deployment_manager_agent::agent().run_from_env().await?)
+    deployment_manager_agent::agent().run_from_env().await
 }

@@ -12,7 +12,6 @@ pub mod workspace;
 use agent_sdk::{Action, Agent, Context, Failure, Undo, UndoInput};
 use serde_json::Value;
 
-use crate::error::Error;
 use crate::removal::Removed;
 use crate::scaffold::{Builder, Project, Scaffold};
 use crate::workspace::Workspace;
@@ -60,7 +59,8 @@ async fn scaffold(
     input: Scaffold,
 ) -> Result<Project, Failure> {
     let (key, run) = (context.idempotency_key().to_owned(), context.run_id().to_owned());
-    blocking(move || Builder::new(&workspace)?.scaffold(&key, &run, &input)).await
+    let work = move || Builder::new(&workspace)?.scaffold(&key, &run, &input);
+    Ok(context.blocking(work).await??)
 }
 
 async fn remove(
@@ -70,15 +70,6 @@ async fn remove(
 ) -> Result<Removed, Failure> {
     let key = context.idempotency_key().to_owned();
     let was_done = input.output.is_some();
-    blocking(move || Builder::new(&workspace)?.remove(&key, was_done)).await
-}
-
-/// Runs file work where it cannot hold up the agent's session.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Failure> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(outcome) => outcome.map_err(Failure::from),
-        Err(error) => Err(Failure::permanent(format!("the work broke off: {error}"))),
-    }
+    let work = move || Builder::new(&workspace)?.remove(&key, was_done);
+    Ok(context.blocking(work).await??)
 }

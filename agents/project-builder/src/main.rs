@@ -2,5 +2,5 @@
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    Ok(project_builder_agent::agent().run_from_env().await?)
+    project_builder_agent::agent().run_from_env().await
 }

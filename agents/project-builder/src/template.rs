@@ -172,8 +172,6 @@ const RUST: &[(&str, &str)] = files![
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     #[test]
