@@ -123,6 +123,106 @@ proptest! {
     }
 }
 
+/// Keywords of JSON Schema and values that some of them take.
+const KEYWORDS: [&str; 40] = [
+    "type",
+    "enum",
+    "const",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "multipleOf",
+    "minLength",
+    "maxLength",
+    "pattern",
+    "format",
+    "items",
+    "prefixItems",
+    "contains",
+    "minContains",
+    "uniqueItems",
+    "properties",
+    "patternProperties",
+    "additionalProperties",
+    "propertyNames",
+    "dependentRequired",
+    "dependentSchemas",
+    "unevaluatedProperties",
+    "unevaluatedItems",
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "not",
+    "if",
+    "then",
+    "else",
+    "required",
+    "default",
+    "$ref",
+    "$id",
+    "$defs",
+    "contentEncoding",
+    "contentMediaType",
+    "minItems",
+    "examples",
+];
+const VALUES: [&str; 26] = [
+    "string",
+    "integer",
+    "array",
+    "object",
+    "[string, 'null']",
+    "0",
+    "-1",
+    "1.5",
+    "1e300",
+    "18446744073709551615",
+    "true",
+    "[]",
+    "{}",
+    "[1, 1]",
+    "'(a+)+$'",
+    "'(?=a)'",
+    "'a{999}{999}'",
+    "date",
+    "{type: integer}",
+    "[{type: string}, {minimum: 3}]",
+    "{a: {type: array}}",
+    "{'^a': {maxLength: 2}}",
+    "'#'",
+    "http://localhost/x",
+    "null",
+    "{a: [b]}",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_schema_is_survived(
+        entries in proptest::collection::btree_map(
+            proptest::sample::select(KEYWORDS.to_vec()),
+            proptest::sample::select(VALUES.to_vec()),
+            1..5,
+        ),
+        default in proptest::sample::select(VALUES.to_vec()),
+        given in proptest::sample::select(VALUES.to_vec()),
+    ) {
+        let entries: Vec<String> =
+            entries.iter().map(|(keyword, value)| format!("{keyword}: {value}")).collect();
+        let declared = format!("{{{}, x-default: {default}}}", entries.join(", "));
+        let text = format!(
+            "name: x\nparams: {{p: {declared}}}\nsteps: [{{action: a, params: {{b: {given}}}}}]\n"
+        );
+        survives(text.as_bytes());
+        if let Ok((graph, _)) = compile("test.yml", text.as_bytes()) {
+            let given = serde_json::json!({"p": given});
+            // Either will do, as long as it returns.
+            let _checked = crate::definition::check_params(&graph, Some(&given));
+        }
+    }
+}
+
 #[test]
 fn every_prefix_of_every_definition_is_survived() {
     for seed in seeds() {
