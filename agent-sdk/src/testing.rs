@@ -5,6 +5,8 @@ mod control_plane;
 mod faults;
 mod harness;
 
+/// The messages that a scripted control plane and an agent exchange.
+pub use contracts::v1;
 pub use control_plane::{ControlPlane, Peer, WAIT_MAX, task};
 pub use faults::{Fault, Faults};
 pub use harness::{Call, Harness, Outcome};

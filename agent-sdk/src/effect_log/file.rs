@@ -1,7 +1,7 @@
 //! The file behind an effect log. A line is durable before a call returns that says so; a line
 //! that a crash cut off is as if it had never been begun.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -30,7 +30,16 @@ pub(super) struct MarkFile {
     path: PathBuf,
     file: Option<File>,
     read_bytes: u64,
-    marks: HashMap<String, Mark>,
+    marks: Marks,
+}
+
+#[derive(Debug, Default)]
+struct Marks {
+    by_key: HashMap<String, Mark>,
+    /// The keys that are begun or being undone.
+    unfinished: BTreeSet<String>,
+    /// How many marks were written, ever.
+    count: u64,
 }
 
 /// The log while nobody else works on it.
@@ -59,7 +68,7 @@ enum Word {
 
 impl MarkFile {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, file: None, read_bytes: 0, marks: HashMap::new() }
+        Self { path, file: None, read_bytes: 0, marks: Marks::default() }
     }
 
     /// Opens the file anew when it was never open or another one stands in its place.
@@ -69,7 +78,7 @@ impl MarkFile {
                 let file = OpenOptions::new().read(true).append(true).create(true).open(&self.path)?;
                 self.file = Some(file);
                 self.read_bytes = 0;
-                self.marks.clear();
+                self.marks = Marks::default();
             }
             let file = self.file.as_ref().expect("it was opened just above");
             file.lock()?;
@@ -90,7 +99,7 @@ impl MarkFile {
         let mut from = self.read_bytes.min(known);
         if length < from {
             from = 0;
-            self.marks.clear();
+            self.marks = Marks::default();
         }
         if length == from {
             self.read_bytes = from;
@@ -112,7 +121,7 @@ impl MarkFile {
                     format!("{} is no effect log: {error}", self.path.display()),
                 )
             })?;
-            apply(&mut self.marks, line);
+            self.marks.apply(line);
         }
         self.read_bytes = from + whole as u64;
         Ok(())
@@ -124,7 +133,7 @@ impl MarkFile {
         let file = self.file.as_mut().expect("it is open while it is locked");
         file.write_all(&text)?;
         self.read_bytes += text.len() as u64;
-        apply(&mut self.marks, line);
+        self.marks.apply(line);
         if durable {
             let file = self.file.as_mut().expect("it is open while it is locked");
             file.sync_data()?;
@@ -133,20 +142,29 @@ impl MarkFile {
     }
 }
 
-fn apply(marks: &mut HashMap<String, Mark>, line: Line) {
-    let data = line.data.map(|data| data.get().to_owned());
-    let null = || "null".to_owned();
-    let mark = match line.mark {
-        Word::Begun => Mark::Begun(data.unwrap_or_else(null)),
-        Word::Done => Mark::Done(data.unwrap_or_else(null)),
-        Word::Undoing => Mark::Undoing(data),
-        Word::Undone => Mark::Undone,
-        Word::Forgotten => {
-            marks.remove(&line.key);
-            return;
+impl Marks {
+    fn apply(&mut self, line: Line) {
+        self.count += 1;
+        let data = line.data.map(|data| data.get().to_owned());
+        let null = || "null".to_owned();
+        let mark = match line.mark {
+            Word::Begun => Mark::Begun(data.unwrap_or_else(null)),
+            Word::Done => Mark::Done(data.unwrap_or_else(null)),
+            Word::Undoing => Mark::Undoing(data),
+            Word::Undone => Mark::Undone,
+            Word::Forgotten => {
+                self.by_key.remove(&line.key);
+                self.unfinished.remove(&line.key);
+                return;
+            }
+        };
+        if matches!(mark, Mark::Begun(_) | Mark::Undoing(_)) {
+            self.unfinished.insert(line.key.clone());
+        } else {
+            self.unfinished.remove(&line.key);
         }
-    };
-    marks.insert(line.key, mark);
+        self.by_key.insert(line.key, mark);
+    }
 }
 
 impl<'log> Locked<'log> {
@@ -157,7 +175,24 @@ impl<'log> Locked<'log> {
 
     /// What is known of a key; `None` when nothing is.
     pub fn mark(&self, key: &str) -> Option<&Mark> {
-        self.log.marks.get(key)
+        self.log.marks.by_key.get(key)
+    }
+
+    /// All keys and what is known of them, in no order.
+    pub fn marks(&self) -> impl Iterator<Item = (&str, &Mark)> {
+        self.log.marks.by_key.iter().map(|(key, mark)| (key.as_str(), mark))
+    }
+
+    /// The keys that were begun, or whose undoing was, and came to no end. Whoever holds the
+    /// lock for as long as an effect takes knows that these were cut off by a crash.
+    pub fn unfinished(&self) -> Vec<String> {
+        self.log.marks.unfinished.iter().cloned().collect()
+    }
+
+    /// How many marks were written to the log, ever: a number that grows with each, the same
+    /// for all who look.
+    pub fn count(&self) -> u64 {
+        self.log.marks.count
     }
 
     /// Marks an effect as begun, with a note (JSON) that helps to find out later whether it
@@ -180,6 +215,11 @@ impl<'log> Locked<'log> {
             _ => None,
         };
         self.write(key, Word::Undoing, output.as_deref(), true)
+    }
+
+    /// The same with data (JSON) of one's own in place of the output. Durable when it returns.
+    pub fn undoing_with(&mut self, key: &str, data: &str) -> io::Result<()> {
+        self.write(key, Word::Undoing, Some(data), true)
     }
 
     /// Marks an effect as undone: it may not come any more. Durable when it returns.
