@@ -200,10 +200,7 @@ fn check_schema(field: &str, schema: Option<&v1::Payload>, violations: &mut Viol
     }
 }
 
-fn check_claims(
-    refs: &[v1::TaskRef],
-    violations: &mut Violations,
-) -> Vec<(TaskKey, LeaseToken)> {
+fn check_claims(refs: &[v1::TaskRef], violations: &mut Violations) -> Vec<(TaskKey, LeaseToken)> {
     violations.count("tasks_in_flight", refs.len(), limits::CLAIMS_PER_AGENT_MAX);
     let mut seen = BTreeSet::new();
     let mut claims = Vec::with_capacity(refs.len().min(limits::CLAIMS_PER_AGENT_MAX));

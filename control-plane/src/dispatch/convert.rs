@@ -76,10 +76,9 @@ fn response(frame: Outgoing, clocks: &Clocks) -> connect_response::Frame {
         Outgoing::Ack { key, duplicate } => Frame::ResultsAck(v1::ResultsAck {
             acks: vec![v1::ResultAck { task_id: key.to_string(), duplicate }],
         }),
-        Outgoing::LeaseLost { key, reason } => Frame::LeaseLost(v1::LeaseLost {
-            task_id: key.to_string(),
-            reason: reason.to_owned(),
-        }),
+        Outgoing::LeaseLost { key, reason } => {
+            Frame::LeaseLost(v1::LeaseLost { task_id: key.to_string(), reason: reason.to_owned() })
+        }
         Outgoing::Rebalance { within } => {
             Frame::Rebalance(v1::Rebalance { within: Some(duration(within)) })
         }
@@ -131,10 +130,8 @@ fn json_payload(text: String) -> v1::Payload {
 }
 
 pub(super) fn duration(duration: Duration) -> prost_types::Duration {
-    prost_types::Duration::try_from(duration).unwrap_or(prost_types::Duration {
-        seconds: i64::MAX,
-        nanos: 0,
-    })
+    prost_types::Duration::try_from(duration)
+        .unwrap_or(prost_types::Duration { seconds: i64::MAX, nanos: 0 })
 }
 
 fn timestamp(at: Instant) -> prost_types::Timestamp {
@@ -268,9 +265,7 @@ fn verdict_of(outcome: Option<v1::task_result::Outcome>) -> (AgentVerdict, Optio
         Some(Outcome::Failure(failure)) => {
             let kind = match failure.kind() {
                 v1::FailureKind::Permanent => FailureKind::Permanent,
-                v1::FailureKind::Retryable | v1::FailureKind::Unspecified => {
-                    FailureKind::Retryable
-                }
+                v1::FailureKind::Retryable | v1::FailureKind::Unspecified => FailureKind::Retryable,
             };
             let after = failure.retry_after.and_then(|after| Duration::try_from(after).ok());
             AgentVerdict::Failed(TaskError {

@@ -203,11 +203,7 @@ mod tests {
     impl World {
         fn new(weights: &[(&str, u32)]) -> Self {
             let weights = weights.iter().map(|(key, weight)| ((*key).to_owned(), *weight));
-            Self {
-                queue: FairQueue::default(),
-                shares: Shares::new(weights.collect()),
-                count: 0,
-            }
+            Self { queue: FairQueue::default(), shares: Shares::new(weights.collect()), count: 0 }
         }
 
         fn add(&mut self, level: u8, fairness: &str, at: i64) -> u32 {

@@ -37,9 +37,7 @@ pub use clocks::Clocks;
 pub use figures::ActionFigures;
 pub use lease::LeaseToken;
 pub use matcher::{Counts, Offer, Progress, WaitingReason};
-pub use report::{
-    Answer, Emitted, Report, ReportAck, ReportSink, TaskUpdate, UpdateKind, Usage,
-};
+pub use report::{Answer, Emitted, Report, ReportAck, ReportSink, TaskUpdate, UpdateKind, Usage};
 
 pub(crate) use convert::agent_to_proto;
 pub(crate) use poll::ReportFault;

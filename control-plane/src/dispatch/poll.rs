@@ -46,8 +46,7 @@ impl Dispatcher {
         let registration = card::check(register).map_err(RegisterFault::Invalid)?;
         let token = new_token();
         let request_id = if request_id.is_empty() { token.clone() } else { request_id.into() };
-        let (session, token) =
-            self.with(|matcher| matcher.poll_session(registration, token))?;
+        let (session, token) = self.with(|matcher| matcher.poll_session(registration, token))?;
         let tasks = match self.with(|matcher| matcher.poll(session, &request_id, max)) {
             PollStart::Ready(tasks) => tasks,
             PollStart::Gone => Vec::new(),

@@ -104,24 +104,60 @@ impl Session {
 /// A frame from an agent, understood.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Incoming {
-    Credits { total: u32, per_action: Vec<(Arc<str>, u32)> },
+    Credits {
+        total: u32,
+        per_action: Vec<(Arc<str>, u32)>,
+    },
     Accepted(TaskKey, LeaseToken),
-    Progress { key: TaskKey, lease: LeaseToken, fraction: f64, message: String },
-    Log { key: TaskKey, lease: LeaseToken, level: String, message: String },
-    Chunk { key: TaskKey, lease: LeaseToken, chunk: contracts::v1::Payload },
-    Checkpoint { key: TaskKey, lease: LeaseToken, state: Checkpoint },
+    Progress {
+        key: TaskKey,
+        lease: LeaseToken,
+        fraction: f64,
+        message: String,
+    },
+    Log {
+        key: TaskKey,
+        lease: LeaseToken,
+        level: String,
+        message: String,
+    },
+    Chunk {
+        key: TaskKey,
+        lease: LeaseToken,
+        chunk: contracts::v1::Payload,
+    },
+    Checkpoint {
+        key: TaskKey,
+        lease: LeaseToken,
+        state: Checkpoint,
+    },
     Extend(TaskKey, LeaseToken),
     Result(Box<Settled>),
-    Release { key: TaskKey, lease: LeaseToken, reason: String },
+    Release {
+        key: TaskKey,
+        lease: LeaseToken,
+        reason: String,
+    },
     Status(Vec<(TaskKey, LeaseToken)>),
-    DrainRequested { reason: String },
-    Ping { nonce: u64 },
+    DrainRequested {
+        reason: String,
+    },
+    Ping {
+        nonce: u64,
+    },
     Pong,
-    Emit { name: String, payload: Json, run: engine::RunId, task: Option<TaskKey> },
+    Emit {
+        name: String,
+        payload: Json,
+        run: engine::RunId,
+        task: Option<TaskKey>,
+    },
     /// A frame about a task with a token that this control plane never gave out.
     Foreign(TaskKey),
     /// Something that cannot be understood.
-    Wrong { message: String },
+    Wrong {
+        message: String,
+    },
 }
 
 /// What an agent says came of a task.

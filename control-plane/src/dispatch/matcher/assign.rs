@@ -177,8 +177,7 @@ impl Matcher {
             return false;
         }
         self.dequeue(key);
-        let (Some(task), Some(agent)) =
-            (self.tasks.get_mut(&key), self.registry.get_mut(agent_id))
+        let (Some(task), Some(agent)) = (self.tasks.get_mut(&key), self.registry.get_mut(agent_id))
         else {
             return false;
         };

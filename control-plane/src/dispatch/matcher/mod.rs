@@ -19,6 +19,9 @@ mod timers;
 mod view;
 mod why;
 
+#[cfg(test)]
+mod tests;
+
 pub(super) use sessions::{PollStart, Refusal, Taken};
 pub use view::Offer;
 pub(crate) use view::{ActionView, AgentView};
@@ -411,11 +414,8 @@ impl Matcher {
     }
 
     fn keys_of(&self, run: RunId) -> Vec<TaskKey> {
-        let first = TaskKey {
-            run,
-            instance: engine::InstanceId(0),
-            purpose: engine::task::Purpose::Do,
-        };
+        let first =
+            TaskKey { run, instance: engine::InstanceId(0), purpose: engine::task::Purpose::Do };
         let range = self.tasks.range(first..).map(|(key, _)| *key);
         range.take_while(|key| key.run == run).collect()
     }

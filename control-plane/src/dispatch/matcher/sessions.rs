@@ -100,13 +100,7 @@ impl Matcher {
         agent.last_heard = now;
     }
 
-    fn new_session(
-        &self,
-        id: SessionId,
-        token: Arc<str>,
-        life: Duration,
-        polls: bool,
-    ) -> Session {
+    fn new_session(&self, id: SessionId, token: Arc<str>, life: Duration, polls: bool) -> Session {
         Session {
             id,
             token,

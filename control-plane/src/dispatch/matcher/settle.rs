@@ -1,9 +1,7 @@
 //! How tasks come back: lost and queued again, or ended and reported. A report is kept until
 //! the sink has answered it, and made again when nobody did.
 
-use engine::task::{
-    Delivery, FailureKind, TaskKey, TaskOutcome, TaskReport,
-};
+use engine::task::{Delivery, FailureKind, TaskKey, TaskOutcome, TaskReport};
 
 use std::time::Duration;
 
@@ -222,9 +220,7 @@ impl Matcher {
 
     fn acknowledge(&mut self, key: TaskKey, lease: LeaseToken, agent: AgentId, ack: ReportAck) {
         let frame = match ack {
-            ReportAck::LeaseLost => {
-                Outgoing::LeaseLost { key, reason: "its result came too late" }
-            }
+            ReportAck::LeaseLost => Outgoing::LeaseLost { key, reason: "its result came too late" },
             ReportAck::Durable | ReportAck::Duplicate => {
                 self.recent.insert(key, lease);
                 Outgoing::Ack { key, duplicate: ack == ReportAck::Duplicate }

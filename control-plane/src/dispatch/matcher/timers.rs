@@ -247,9 +247,8 @@ impl Matcher {
             }
             return;
         }
-        let is_silent = session
-            .unanswered_since
-            .is_some_and(|since| since.after(clocks.ping_timeout) <= now);
+        let is_silent =
+            session.unanswered_since.is_some_and(|since| since.after(clocks.ping_timeout) <= now);
         let life_over = session.rebalance_at <= now;
         let moved = session.rebalance_at.after(clocks.rebalance_within) <= now;
         if is_silent || (session.rebalanced && moved) {

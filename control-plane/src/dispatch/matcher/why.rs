@@ -144,7 +144,8 @@ impl Matcher {
             return (format!("{who} and will be given it with the next poll"), String::new());
         }
         let losses = task.losses;
-        let cause = format!("{who} but do not read fast enough what they are sent ({losses} losses)");
+        let cause =
+            format!("{who} but do not read fast enough what they are sent ({losses} losses)");
         (cause, "see whether the agents are overloaded".into())
     }
 }
