@@ -8,8 +8,7 @@ use uuid::Uuid;
 use crate::clock::Clock;
 
 /// A new run's id: a UUID of version 7 with the clock's time in front.
-#[must_use]
-pub fn run_id(clock: &dyn Clock) -> RunId {
+pub(crate) fn run_id(clock: &dyn Clock) -> RunId {
     run_id_at(clock.now())
 }
 
@@ -19,15 +18,13 @@ fn run_id_at(now: Instant) -> RunId {
 }
 
 /// An id for a person to look for in the log.
-#[must_use]
-pub fn incident() -> String {
+pub(crate) fn incident() -> String {
     let bytes: [u8; 6] = random();
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// An id that nobody else has, as of a replica's life.
-#[must_use]
-pub fn unique() -> Uuid {
+pub(crate) fn unique() -> Uuid {
     uuid::Builder::from_random_bytes(random()).into_uuid()
 }
 

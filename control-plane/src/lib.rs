@@ -9,3 +9,5 @@ mod ids;
 pub mod limits;
 pub mod runs;
 pub mod service;
+pub mod schedules;
+pub mod retention;

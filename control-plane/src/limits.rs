@@ -132,3 +132,66 @@ pub const STORE_RETRY_MAX: Duration = Duration::from_secs(5);
 pub const WATCH_LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How many concurrency keys and rate limits may be in use at once.
 pub const KEYS_MAX: usize = 100_000;
+
+// Requests.
+
+/// The largest answer with steps, events or a result, in bytes.
+pub const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How many definitions may be handed in beside one.
+pub const SIBLINGS_MAX: usize = 256;
+/// How many definitions are looked at to find all that a run may need.
+pub const SUB_WORKFLOWS_MAX: usize = 1_000;
+/// How many warnings are given about one definition.
+pub const WARNINGS_MAX: usize = 100;
+/// How many labels one run may have.
+pub const RUN_LABELS_MAX: usize = 64;
+/// The longest value of a run's label, in bytes.
+pub const RUN_LABEL_BYTES_MAX: usize = 1024;
+/// The longest reason, comment or name of a signal in a request, in bytes.
+pub const REQUEST_TEXT_BYTES_MAX: usize = 4096;
+/// How many journal rows are read from the store at once.
+pub const JOURNAL_ROWS_READ: usize = 64;
+/// How many pages of rows one request looks through for those that it is about.
+pub const PAGES_LOOKED_THROUGH_MAX: usize = 10;
+/// How many folded runs are kept for the next page of their steps.
+pub const FOLDED_RUNS_CACHED: usize = 4;
+/// How many watches may be open at once.
+pub const WATCHES_MAX: usize = 10_000;
+/// How many items of one watch may wait for its reader.
+pub const WATCH_ITEMS_WAITING: usize = 64;
+/// How many findings one diagnosis lists.
+pub const FINDINGS_MAX: usize = 200;
+/// How many waiting runs are looked at to count the decisions that people owe.
+pub const ESCALATIONS_LOOKED_AT: u32 = 100;
+
+// The server.
+
+/// How many requests one connection may have open at once.
+pub const STREAMS_PER_CONNECTION: u32 = 2_048;
+/// How many connections may be open at once.
+pub const CONNECTIONS_MAX: usize = 20_000;
+/// How long a stop waits for what is under way.
+pub const STOP_WAIT_MAX: Duration = Duration::from_secs(5);
+/// What a pipe within the process holds in each direction, in bytes.
+pub const PIPE_BYTES: usize = 1024 * 1024;
+
+// Schedules and retention.
+
+/// How many schedules there may be.
+pub const SCHEDULES_MAX: usize = 10_000;
+/// How many instants of one schedule are taken before the others get their turn.
+pub const INSTANTS_AT_ONCE: usize = 100;
+/// The scheduler looks at the clock at least so often.
+pub const SCHEDULER_NAP_MAX: Duration = Duration::from_secs(60);
+/// An instant later than this is missed, even while the process runs.
+pub const INSTANT_LATE_MAX: Duration = Duration::from_secs(60);
+/// How often retention looks for what it may remove.
+pub const RETENTION_EVERY: Duration = Duration::from_secs(600);
+/// How many rows retention removes at once.
+pub const RETENTION_BATCH: u32 = 500;
+/// How many such batches one look removes at most.
+pub const RETENTION_BATCHES: u32 = 200;
+/// How long request ids are kept.
+pub const REQUESTS_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// How long a blob that nothing refers to is kept.
+pub const BLOBS_KEPT: Duration = Duration::from_secs(3600);

@@ -53,7 +53,10 @@ pub fn code(reason: Reason) -> Code {
 
 /// A refusal on its way to the client.
 #[derive(Clone, Debug)]
-pub struct Refusal {
+pub struct Refusal(Box<Parts>);
+
+#[derive(Clone, Debug)]
+struct Parts {
     reason: Reason,
     message: String,
     metadata: Vec<(String, String)>,
@@ -68,7 +71,7 @@ impl Refusal {
     /// A refusal for this reason, said so that a person knows what to do.
     #[must_use]
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Parts {
             reason,
             message: message.into(),
             metadata: Vec::new(),
@@ -77,7 +80,7 @@ impl Refusal {
             quotas: Vec::new(),
             resource: None,
             retry_after: None,
-        }
+        }))
     }
 
     /// A field of the request is wrong.
@@ -91,7 +94,7 @@ impl Refusal {
     #[must_use]
     pub fn missing(reason: Reason, kind: &'static str, name: &str, message: String) -> Self {
         let mut refusal = Self::new(reason, message);
-        refusal.resource = Some((kind, name.to_owned()));
+        refusal.0.resource = Some((kind, name.to_owned()));
         refusal
     }
 
@@ -126,44 +129,46 @@ impl Refusal {
     /// With another fact for programs.
     #[must_use]
     pub fn metadata(mut self, key: &str, value: impl Into<String>) -> Self {
-        self.metadata.push((key.to_owned(), value.into()));
+        self.0.metadata.push((key.to_owned(), value.into()));
         self
     }
 
     /// With a field that is wrong.
     #[must_use]
     pub fn violation(mut self, field: &str, wrong: impl Into<String>) -> Self {
-        self.fields.push((field.to_owned(), wrong.into()));
+        self.0.fields.push((field.to_owned(), wrong.into()));
         self
     }
 
     /// With a state that is not as it must be.
     #[must_use]
     pub fn precondition(mut self, kind: &str, subject: &str, wrong: impl Into<String>) -> Self {
-        self.preconditions.push((kind.to_owned(), subject.to_owned(), wrong.into()));
+        self.0.preconditions.push((kind.to_owned(), subject.to_owned(), wrong.into()));
         self
     }
 
     /// With a bound that is exceeded.
     #[must_use]
     pub fn quota(mut self, subject: &str, wrong: impl Into<String>) -> Self {
-        self.quotas.push((subject.to_owned(), wrong.into()));
+        self.0.quotas.push((subject.to_owned(), wrong.into()));
         self
     }
 
     /// With the time after which it is worth another try.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
-        self.retry_after = Some(delay);
+        self.0.retry_after = Some(delay);
         self
     }
 
     /// Its reason.
     #[must_use]
     pub fn reason(&self) -> Reason {
-        self.reason
+        self.0.reason
     }
+}
 
+impl Parts {
     fn details(&self) -> ErrorDetails {
         let mut room = DETAIL_BYTES_MAX;
         let mut metadata = HashMap::new();
@@ -209,8 +214,9 @@ impl Refusal {
 
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
-        let message = cut(&refusal.message, MESSAGE_BYTES_MAX);
-        Self::with_error_details(code(refusal.reason), message, refusal.details())
+        let parts = refusal.0;
+        let message = cut(&parts.message, MESSAGE_BYTES_MAX);
+        Self::with_error_details(code(parts.reason), message, parts.details())
     }
 }
 
