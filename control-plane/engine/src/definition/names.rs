@@ -341,6 +341,17 @@ impl<'d> Names<'d> {
             complaints.error(used.position, message);
             return;
         }
+        if let (Site::Before, Some(own)) = (used.site, step)
+            && self.loop_names(Some(own), Site::While).take(2).any(|known| known == name)
+            && self.draft.steps[own].repeat.is_some()
+        {
+            let message = format!(
+                "`{name}` is not there yet: this is evaluated once, before the loop; to ask it of \
+                 each item, put it on a step inside the loop's `steps`"
+            );
+            complaints.error(used.position, message);
+            return;
+        }
         let dashed = self.dashed(used);
         if let Some(id) = dashed {
             if !id.starts_with(name) {

@@ -285,7 +285,7 @@ impl Reader<'_> {
             }
             Err(error) => {
                 let place = locate::place(node, self.text, error.offset);
-                self.complaints.error(place, format!("{what}: {}", error.message));
+                self.bad_expression(place, what, &error.message);
                 None
             }
         }
@@ -298,6 +298,19 @@ impl Reader<'_> {
             return None;
         }
         self.expression(node, what, site)
+    }
+
+    fn bad_expression(&mut self, place: Position, what: &str, message: &str) {
+        let Some(word) = message.strip_prefix("reserved identifier: ") else {
+            self.complaints.error(place, format!("{what}: {message}"));
+            return;
+        };
+        let suggestion = format!("steps[\"{word}\"]");
+        let message = format!(
+            "{what}: `{word}` is a reserved word of expressions; a step of that name is read as \
+             `{suggestion}`"
+        );
+        self.complaints.error_suggesting(place, message, suggestion);
     }
 
     fn note_uses(
@@ -374,7 +387,7 @@ impl Reader<'_> {
             Err(errors) => {
                 for error in errors {
                     let place = locate::place(node, self.text, error.offset);
-                    self.complaints.error(place, format!("{what}: {}", error.message));
+                    self.bad_expression(place, what, &error.message);
                 }
                 false
             }

@@ -61,8 +61,8 @@ const ACTION_ONLY: [&str; 8] = [
 ];
 /// Names that an item of a loop cannot have.
 const TAKEN_NAMES: [&str; 6] = ["params", "steps", "run", "failure", "index", "iteration"];
-/// Words that CEL keeps for itself.
-const CEL_WORDS: [&str; 23] = [
+/// Words that CEL keeps for itself, and its types.
+const CEL_WORDS: [&str; 32] = [
     "as",
     "break",
     "const",
@@ -81,11 +81,20 @@ const CEL_WORDS: [&str; 23] = [
     "package",
     "return",
     "true",
-    "type",
     "var",
     "void",
     "while",
-    "size",
+    "bool",
+    "bytes",
+    "double",
+    "int",
+    "list",
+    "map",
+    "null_type",
+    "string",
+    "type",
+    "uint",
+    "dyn",
 ];
 
 /// Where a list of steps stands.
