@@ -59,6 +59,7 @@ fn remove_error(tracker: Arc<Tracker>) -> Action {
         }
     };
     Action::new("remove_error", "Takes back what `log_error` logged.", handler)
+        .undo(Undo::NotUndoable)
 }
 
 fn track_errors(tracker: Arc<Tracker>) -> Action {
