@@ -358,6 +358,7 @@ impl<'a> Decider<'a> {
         instance: Option<InstanceId>,
         which: KeyKind,
     ) -> Result<(), Rejection> {
+        self.not_ended()?;
         let keys = match instance {
             None => Some(&self.state.keys),
             Some(n) => {

@@ -178,7 +178,7 @@ impl<'a> Names<'a> {
             let nodes = &self.state.graph.list(scope.list).nodes;
             for (at, &node) in nodes.iter().enumerate() {
                 let id = &self.state.graph.node(node).id;
-                if wanted(id) && !object.contains_key(&**id) {
+                if wanted(id) && !object.contains_key(&**id) && !self.is_unborn_body_step(id) {
                     let n = InstanceId(scope.first + u32::try_from(at).unwrap_or(u32::MAX));
                     object.insert(id.to_string(), self.step_object(n));
                 }
@@ -260,11 +260,12 @@ impl Scope for Names<'_> {
         if let Some(value) = self.loop_value(name) {
             return Lookup::Found(Arc::new(value));
         }
-        if let Some(n) = self.find_step(name) {
-            return Lookup::Found(Arc::new(self.step_object(n)));
-        }
+        // A loop over one step shares its id with that step, and the step is what is meant.
         if self.is_unborn_body_step(name) {
             return Lookup::Found(Arc::new(Value::Null));
+        }
+        if let Some(n) = self.find_step(name) {
+            return Lookup::Found(Arc::new(self.step_object(n)));
         }
         self.bare(name)
     }

@@ -156,7 +156,7 @@ impl Reader<'_> {
             cron: String::new(),
             timezone: "UTC".to_owned(),
             catch_up: CatchUp::None,
-            overlap: Overlap::Allow,
+            overlap: Overlap::Skip,
         };
         let mut zone_node = None;
         let cron_node = match &node.kind {

@@ -362,3 +362,12 @@ fn params_are_filled_in_and_typed() {
     world.run();
     assert_eq!(world.output("a"), json!({"n": 4, "t": "hi ann", "w": "ann"}));
 }
+
+#[test]
+fn a_loop_over_one_step_reads_its_last_iteration_under_its_own_id() {
+    let yaml = flow(
+        "  - id: poll\n    while: poll == null || poll.n < 2\n    agent: echo\n    action: echo\n\
+         \x20   params: {n: '${{ iteration }}'}\n",
+    );
+    check(&yaml, Success, "poll=success poll[0]=success poll[1]=success poll[2]=success");
+}
