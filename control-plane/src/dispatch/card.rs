@@ -223,7 +223,6 @@ fn check_claims(refs: &[v1::TaskRef], violations: &mut Violations) -> Vec<(TaskK
 
 #[cfg(test)]
 pub(super) mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     pub(in crate::dispatch) fn register(agent_type: &str, instance: &str) -> v1::Register {

@@ -141,7 +141,6 @@ fn minutes_in(span: Duration) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     const START: Instant = Instant(60_000_000 * 1_000);

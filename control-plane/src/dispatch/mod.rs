@@ -352,5 +352,5 @@ impl From<Refusal> for RegisterFault {
 }
 
 fn new_token() -> Arc<str> {
-    format!("{:032x}", rand::random::<u128>()).into()
+    crate::ids::unique().simple().to_string().into()
 }

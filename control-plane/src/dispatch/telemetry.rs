@@ -13,8 +13,11 @@ pub(super) struct Telemetry {
     queued: Gauge,
     running: Gauge,
     agents: Gauge,
-    series: Mutex<HashMap<(Arc<str>, Arc<str>), Series>>,
+    series: Mutex<HashMap<Name, Series>>,
 }
+
+/// The agent type and the action.
+type Name = (Arc<str>, Arc<str>);
 
 #[derive(Clone)]
 struct Series {

@@ -1,5 +1,8 @@
 //! `AgentService`: the agents' sessions, and who is there. Shims over `dispatch`.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use contracts::v1::agent_service_server::AgentService;

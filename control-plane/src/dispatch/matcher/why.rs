@@ -114,8 +114,8 @@ impl Matcher {
             return (format!("{who}, which {what}"), "start another agent".into());
         }
         let open: Vec<&Agent> = suited.into_iter().filter(|agent| agent.is_open()).collect();
-        let barred = |agent: &&Agent| !agent.breaker_permits(action, self.now);
-        if open.iter().all(|agent| barred(&agent)) {
+        let barred = |agent: &Agent| !agent.breaker_permits(action, self.now);
+        if open.iter().all(|agent| barred(agent)) {
             let until = open.iter().filter_map(|agent| opens_at(agent, action, self.now)).min();
             let until = until.map_or_else(
                 || "; a trial is under way".to_owned(),
@@ -132,7 +132,7 @@ impl Matcher {
             let cause = format!("it waits for room at `{instance}`, where the step was done");
             return (cause, String::new());
         }
-        if open.iter().all(|agent| !agent.has_credit(action) || barred(&agent)) {
+        if open.iter().all(|agent| !agent.has_credit(action) || barred(agent)) {
             let (out, slots) = open.iter().fold((0, 0), |(out, slots), agent| {
                 (out + agent.out(), slots + agent.credits.total as usize)
             });

@@ -1,5 +1,4 @@
 //! What the matcher promises, rule by rule. Time is handed in, frames and reports are data.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod cancel;
 mod choice;
