@@ -18,7 +18,8 @@ use tonic::transport::Channel;
 
 use crate::context::{Context, Figures, News, Reporter};
 use crate::limits::{
-    CANCEL_GRACE, PAYLOAD_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, PROCEED_TIMEOUT, STATUS_INTERVAL,
+    CANCEL_GRACE, PAYLOAD_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, PROCEED_TIMEOUT,
+    RESEND_DOUBLINGS_MAX, STATUS_INTERVAL,
 };
 use crate::outbox::{Item, Outbox};
 use crate::outcome::{self, Stop, clipped};
@@ -80,6 +81,8 @@ struct Entry {
     stage: Stage,
     cancelled: CancellationToken,
     stop: Option<Stop>,
+    /// How many answers to come are about an earlier attempt.
+    stale_answers: u32,
     worker: Option<AbortHandle>,
     progress: Option<(f64, String)>,
     checkpoint: Option<v1::Payload>,
@@ -90,7 +93,7 @@ enum Stage {
     Waiting(Option<oneshot::Sender<()>>),
     Running,
     /// Its result is not acknowledged yet.
-    Done { result: Box<v1::TaskResult>, sent: Option<Instant> },
+    Done { result: Box<v1::TaskResult>, sent: Option<Instant>, times: u32 },
 }
 
 impl Board {
@@ -156,13 +159,15 @@ impl Board {
         }
         let tasks = state.tasks.iter().map(|(id, entry)| entry.task_ref(id)).collect();
         let again = state.clocks.accept_timeout;
-        let late = |sent: Option<Instant>| {
-            sent.is_some_and(|sent| now.saturating_duration_since(sent) > again)
+        // Ever more seldom, lest an overloaded control plane is loaded even more.
+        let late = |sent: Option<Instant>, times: u32| {
+            let wait = again.saturating_mul(1 << times.saturating_sub(1).min(RESEND_DOUBLINGS_MAX));
+            sent.is_some_and(|sent| now.saturating_duration_since(sent) > wait)
         };
         let mut unheard = Vec::new();
         for (id, entry) in &mut state.tasks {
-            if let Stage::Done { sent, .. } = &mut entry.stage
-                && late(*sent)
+            if let Stage::Done { sent, times, .. } = &mut entry.stage
+                && late(*sent, *times)
             {
                 *sent = None;
                 unheard.push(id.clone());
@@ -281,7 +286,7 @@ impl State {
         if matches!(entry.stage, Stage::Done { .. }) {
             return;
         }
-        entry.stage = Stage::Done { result: Box::new(result), sent: None };
+        entry.stage = Stage::Done { result: Box::new(result), sent: None, times: 0 };
         entry.worker = None;
         if self.live {
             self.outbox.push(Item::Result(id.to_owned()));

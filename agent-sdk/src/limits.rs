@@ -39,6 +39,8 @@ pub const CONNECT_WITH_TASKS_TIMEOUT: Duration = Duration::from_secs(1);
 /// A session that lasted this long counts as healthy: the backoff begins anew.
 pub const SESSION_HEALTHY: Duration = Duration::from_secs(5);
 
+/// How often the time doubles after which an unacknowledged result is sent again.
+pub const RESEND_DOUBLINGS_MAX: u32 = 4;
 /// How often `Status` names all tasks while tasks are out.
 pub const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 /// How often an agent pings while it has nothing to do.

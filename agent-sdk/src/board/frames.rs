@@ -109,8 +109,9 @@ impl State {
     fn result(&mut self, id: &str, now: Instant) -> Option<v1::TaskResult> {
         let entry = self.tasks.get_mut(id)?;
         let task = entry.task_ref(id);
-        let Stage::Done { result, sent } = &mut entry.stage else { return None };
+        let Stage::Done { result, sent, times } = &mut entry.stage else { return None };
         *sent = Some(now);
+        *times = times.saturating_add(1);
         Some(v1::TaskResult { task: Some(task), ..v1::TaskResult::clone(result) })
     }
 }

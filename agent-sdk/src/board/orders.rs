@@ -46,6 +46,9 @@ impl Board {
             state.clocks = clocks(registered);
             state.channel = Some(channel);
             state.live = true;
+            for entry in state.tasks.values_mut() {
+                entry.stale_answers = 0;
+            }
             for kept in &registered.tasks_kept {
                 if let Some(entry) = state.tasks.get_mut(&kept.task_id) {
                     entry.lease_token.clone_from(&kept.lease_token);
@@ -73,9 +76,7 @@ impl Board {
         };
         let id = task_ref.task_id.clone();
         let mut state = self.lock();
-        if state.again(&task_ref, task.attempt) {
-            return;
-        }
+        let Again::New { stale_answers } = state.again(&task_ref, task.attempt) else { return };
         if let Some(reason) = self.no_room(&state) {
             state.release(task_ref, reason);
             return;
@@ -101,6 +102,7 @@ impl Board {
             stage,
             cancelled: cancelled.clone(),
             stop: None,
+            stale_answers,
             worker: None,
             progress: None,
             checkpoint: None,
@@ -159,7 +161,7 @@ impl Board {
         let mut state = self.lock();
         for ack in acks {
             let done = |entry: &Entry| matches!(entry.stage, Stage::Done { .. });
-            if state.tasks.get(&ack.task_id).is_some_and(done) {
+            if !state.is_stale(&ack.task_id) && state.tasks.get(&ack.task_id).is_some_and(done) {
                 state.tasks.remove(&ack.task_id);
             }
         }
@@ -169,7 +171,12 @@ impl Board {
 
     /// Drops a task that is not this agent's any more, without a report.
     pub(crate) fn lease_lost(&self, id: &str, reason: &str) {
-        let Some(entry) = self.lock().tasks.remove(id) else { return };
+        let mut state = self.lock();
+        if state.is_stale(id) {
+            return;
+        }
+        let Some(entry) = state.tasks.remove(id) else { return };
+        drop(state);
         tracing::warn!(task = id, reason, "the task is not this agent's any more");
         entry.drop_work();
         self.changed.notify_one();
@@ -179,9 +186,12 @@ impl Board {
         if state.draining {
             return Some("the agent is stopping");
         }
+        let slots = usize::try_from(self.agent.slots).unwrap_or(usize::MAX).min(TASKS_MAX);
+        if state.tasks.len() < slots {
+            return None;
+        }
         let busy =
             state.tasks.values().filter(|entry| !matches!(entry.stage, Stage::Done { .. })).count();
-        let slots = usize::try_from(self.agent.slots).unwrap_or(usize::MAX);
         (busy >= slots || state.tasks.len() >= TASKS_MAX).then_some("no slot is free")
     }
 }
@@ -214,15 +224,22 @@ impl State {
         self.outbox.wake();
     }
 
-    /// Whether the task is here already: then it is said again how it stands. Another attempt
-    /// takes the place of the one that is here.
-    fn again(&mut self, task: &v1::TaskRef, attempt: i32) -> bool {
-        let Some(entry) = self.tasks.get_mut(&task.task_id) else { return false };
-        if entry.attempt != attempt {
-            if let Some(entry) = self.tasks.remove(&task.task_id) {
-                entry.drop_work();
-            }
-            return false;
+    /// Whether the task is here already: then it is said again how it stands. Another attempt,
+    /// or the same one after it was told to stop, takes the place of the one that is here.
+    fn again(&mut self, task: &v1::TaskRef, attempt: i32) -> Again {
+        let Some(entry) = self.tasks.get_mut(&task.task_id) else {
+            return Again::New { stale_answers: 0 };
+        };
+        if entry.attempt != attempt || entry.stop.is_some() {
+            let Some(entry) = self.tasks.remove(&task.task_id) else {
+                return Again::New { stale_answers: 0 };
+            };
+            let sent = matches!(entry.stage, Stage::Done { sent: Some(_), .. });
+            let stale_answers = entry.stale_answers + u32::from(sent);
+            // The slot of what was here is free again.
+            self.release(entry.task_ref(&task.task_id), "another attempt takes its place");
+            entry.drop_work();
+            return Again::New { stale_answers };
         }
         entry.lease_token.clone_from(&task.lease_token);
         let item = match &mut entry.stage {
@@ -233,8 +250,25 @@ impl State {
             _ => accepted(task.clone()),
         };
         self.outbox.push(item);
-        true
+        Again::Known
     }
+
+    /// Whether an answer about a task is about an earlier attempt of it, whose result was sent:
+    /// answers name no lease. Each such result has one.
+    fn is_stale(&mut self, id: &str) -> bool {
+        let Some(entry) = self.tasks.get_mut(id) else { return false };
+        let stale = entry.stale_answers > 0;
+        entry.stale_answers = entry.stale_answers.saturating_sub(1);
+        stale
+    }
+}
+
+/// What an assignment is to an agent.
+enum Again {
+    /// It has the task.
+    Known,
+    /// It has not, or had an earlier attempt about which so many answers are still to come.
+    New { stale_answers: u32 },
 }
 
 impl Entry {

@@ -192,7 +192,7 @@ async fn a_late_acknowledgement_is_as_good() {
 
 #[tokio::test]
 async fn a_reader_that_stands_still_costs_no_result() {
-    const TASKS: usize = 2000;
+    const TASKS: usize = 500;
     let mut scene = Scene::with(|agent| agent.slots(4000));
     let mut peer = scene.control_plane.accept_and_welcome().await;
     let params = json!("x".repeat(1000));
@@ -214,5 +214,40 @@ async fn a_reader_that_stands_still_costs_no_result() {
             peer.acknowledge(&id, !missing.remove(&id)).await;
         }
     }
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn answers_about_an_earlier_attempt_do_not_touch_the_next_one() {
+    let mut scene = Scene::begin();
+    let mut peer = scene.control_plane.accept_and_welcome().await;
+    peer.assign(task("t1", "wait", &json!({}))).await;
+    scene.began.notified().await;
+    peer.cancel("t1", Duration::from_secs(5)).await;
+    peer.expect_result("t1").await;
+    let second = v1::Task { attempt: 2, ..task("t1", "wait", &json!({})) };
+    peer.assign(second).await;
+    scene.began.notified().await;
+    // What the control plane says of the first attempt's late result.
+    let lost = v1::LeaseLost { task_id: "t1".into(), reason: "given out anew".into() };
+    peer.send(Frame::LeaseLost(lost)).await;
+    scene.release.notify_one();
+    assert_eq!(succeeded(&peer.expect_result("t1").await), json!({"attempt": 2}));
+    peer.acknowledge("t1", false).await;
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn a_task_that_was_told_to_stop_and_is_assigned_again_begins_anew() {
+    let mut scene = Scene::begin();
+    let mut peer = scene.control_plane.accept_and_welcome().await;
+    peer.assign(task("t1", "deaf", &json!({}))).await;
+    peer.expect_accepted("t1").await;
+    peer.cancel("t1", Duration::from_secs(60)).await;
+    peer.assign(task("t1", "wait", &json!({}))).await;
+    scene.began.notified().await;
+    scene.release.notify_one();
+    assert_eq!(succeeded(&peer.expect_result("t1").await), json!({"attempt": 1}));
+    peer.acknowledge("t1", false).await;
     scene.stop().await;
 }
