@@ -6,10 +6,14 @@
 
 mod batch;
 mod error;
+#[cfg(feature = "testing")]
+pub mod faulty;
 mod migration;
 mod postgres;
 mod rows;
 mod sqlite;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 use std::sync::Arc;
 

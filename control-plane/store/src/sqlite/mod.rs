@@ -95,3 +95,110 @@ impl Database {
 async fn settle_insert(_connection: &mut Connection, _run: RunId) -> sqlx::Result<()> {
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::{Database, open};
+    use crate::{Error, OwnerId, Store as _, testing};
+
+    async fn execute(database: &Database, sql: &'static str) {
+        let mut writer = database.writer().await.unwrap();
+        sqlx::query(sql).execute(&mut *writer).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_and_what_was_acknowledged_stays() {
+        let file = testing::sqlite();
+        let database = open(file.url()).await.unwrap();
+        let kept = database.put_blob(b"kept", 1).await.unwrap();
+        execute(&database, "PRAGMA max_page_count = 60").await;
+        let full = database.put_blob(&vec![7; 1024 * 1024], 1).await.unwrap_err();
+        assert!(matches!(full, Error::Full(_)), "{full}");
+        let commit = testing_commit(vec![7; 1024 * 1024]);
+        let full = database.commit(std::slice::from_ref(&commit)).await.unwrap_err();
+        assert!(matches!(full, Error::Full(_)), "{full}");
+        assert_eq!(database.run(commit.run).await.unwrap(), None);
+        assert_eq!(database.blob(kept).await.unwrap().as_deref(), Some(&b"kept"[..]));
+        execute(&database, "PRAGMA max_page_count = 100000").await;
+        let outcomes = database.commit(std::slice::from_ref(&commit)).await.unwrap();
+        assert_eq!(outcomes, [crate::Outcome::Committed]);
+        assert_eq!(database.fold(commit.run).await.unwrap().unwrap().1, commit.events);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_another_process_locks_is_unavailable() {
+        let file = testing::sqlite();
+        let (database, other) = (open(file.url()).await.unwrap(), open(file.url()).await.unwrap());
+        execute(&database, "PRAGMA busy_timeout = 1").await;
+        execute(&other, "BEGIN IMMEDIATE").await;
+        let commit = testing_commit(b"{}".to_vec());
+        let locked = database.commit(std::slice::from_ref(&commit)).await.unwrap_err();
+        assert!(matches!(locked, Error::Unavailable(_)), "{locked}");
+        let locked = database.adopt(commit.run, OwnerId(uuid::Uuid::max()), 1).await.unwrap_err();
+        assert!(matches!(locked, Error::Unavailable(_)), "{locked}");
+        execute(&other, "ROLLBACK").await;
+        database.commit(&[commit]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_database_is_damaged() {
+        let file = testing::sqlite();
+        let path = file.url().strip_prefix("sqlite:").unwrap();
+        std::fs::write(path, vec![b'x'; 8192]).unwrap();
+        let damaged = open(file.url()).await.err().unwrap();
+        assert!(matches!(damaged, Error::Corrupt(_)), "{damaged}");
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_not_there_is_told() {
+        let missing = open("sqlite:/nowhere/at/all/store.db").await.err().unwrap();
+        assert!(matches!(missing, Error::Unavailable(_)), "{missing}");
+    }
+
+    #[tokio::test]
+    async fn a_commit_is_synced_to_a_write_ahead_log() {
+        let file = testing::sqlite();
+        let database = open(file.url()).await.unwrap();
+        let mut writer = database.writer().await.unwrap();
+        let mode: String =
+            sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *writer).await.unwrap();
+        let synchronous: i64 =
+            sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut *writer).await.unwrap();
+        assert_eq!((mode.as_str(), synchronous), ("wal", 2));
+    }
+
+    /// A start with one event.
+    fn testing_commit(body: Vec<u8>) -> crate::Commit {
+        let run = engine::RunId(uuid::Uuid::from_u128(7));
+        let row = crate::RunRow {
+            run_id: run,
+            tenant: "default".to_owned(),
+            workflow: "build".to_owned(),
+            version_name: "1".to_owned(),
+            definition_hash: engine::ContentHash::of(b""),
+            status: 1,
+            version: 1,
+            owner: None,
+            created_at: 1,
+            ended_at: None,
+            parent: None,
+            priority: 0,
+            labels: Vec::new(),
+            summary: Vec::new(),
+            wake_at: None,
+        };
+        let event = crate::JournalRow { seq: 1, at: 1, kind: 1, schema: 1, body: body.into() };
+        crate::Commit {
+            run,
+            expected_version: 0,
+            row,
+            events: vec![event],
+            request: None,
+            dead_letters: Vec::new(),
+            remove_dead_letters: Vec::new(),
+            blobs: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! A store that fails on demand, for tests of what is built on it. It changes nothing else: what
+//! gets through is what the store within does.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use engine::{ContentHash, RunId};
+
+use crate::{
+    Commit, Cursor, DeadLetterFilter, DeadLetterRow, Error, JournalRow, Micros, Outcome, OwnerId,
+    Registration, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Store, WorkflowRow,
+};
+
+/// What happens to a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is written, but the answer is lost.
+    UnknownWritten,
+    /// It is not written, and that cannot be told.
+    UnknownLost,
+    /// It is not written, and that is certain.
+    Unavailable,
+    /// There is no room to write it.
+    Full,
+    /// Its first transition loses; the others go on.
+    Conflict,
+}
+
+/// See [`Fault`].
+pub struct Faulty {
+    inner: Arc<dyn Store>,
+    faults: Mutex<VecDeque<Fault>>,
+    unavailable: AtomicBool,
+}
+
+impl Faulty {
+    /// Faults before `inner`.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Store>) -> Arc<Self> {
+        let (faults, unavailable) = Default::default();
+        Arc::new(Self { inner, faults, unavailable })
+    }
+
+    /// Lets a commit to come meet `fault`, after those that were injected before.
+    pub fn inject(&self, fault: Fault) {
+        self.faults().push_back(fault);
+    }
+
+    /// How many faults are still to be met.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.faults().len()
+    }
+
+    /// Makes everything unavailable, or available again.
+    pub fn set_unavailable(&self, unavailable: bool) {
+        self.unavailable.store(unavailable, Ordering::SeqCst);
+    }
+
+    /// What is behind the faults.
+    #[must_use]
+    pub fn inner(&self) -> &Arc<dyn Store> {
+        &self.inner
+    }
+
+    /// The queue is whole whatever panicked while it was held.
+    fn faults(&self) -> MutexGuard<'_, VecDeque<Fault>> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reach(&self) -> Result<&dyn Store, Error> {
+        if self.unavailable.load(Ordering::SeqCst) {
+            return Err(Error::Unavailable("injected".to_owned()));
+        }
+        Ok(&*self.inner)
+    }
+}
+
+#[async_trait]
+impl Store for Faulty {
+    async fn commit(&self, batch: &[Commit]) -> Result<Vec<Outcome>, Error> {
+        let store = self.reach()?;
+        let fault = self.faults().pop_front();
+        match fault {
+            None => store.commit(batch).await,
+            Some(Fault::UnknownWritten) => {
+                store.commit(batch).await?;
+                Err(Error::Unknown("injected".to_owned()))
+            }
+            Some(Fault::UnknownLost) => Err(Error::Unknown("injected".to_owned())),
+            Some(Fault::Unavailable) => Err(Error::Unavailable("injected".to_owned())),
+            Some(Fault::Full) => Err(Error::Full("injected".to_owned())),
+            Some(Fault::Conflict) => {
+                let Some((_, others)) = batch.split_first() else {
+                    return store.commit(batch).await;
+                };
+                let mut outcomes = store.commit(others).await?;
+                outcomes.insert(0, Outcome::Conflict);
+                Ok(outcomes)
+            }
+        }
+    }
+
+    async fn adopt(&self, run: RunId, owner: OwnerId, at: Micros) -> Result<Option<RunRow>, Error> {
+        self.reach()?.adopt(run, owner, at).await
+    }
+
+    async fn fold(&self, run: RunId) -> Result<Option<(RunRow, Vec<JournalRow>)>, Error> {
+        self.reach()?.fold(run).await
+    }
+
+    async fn unfinished(&self, after: Option<RunId>, limit: u32) -> Result<Vec<RunRow>, Error> {
+        self.reach()?.unfinished(after, limit).await
+    }
+
+    async fn journal(
+        &self,
+        run: RunId,
+        after_seq: i64,
+        limit: u32,
+    ) -> Result<Vec<JournalRow>, Error> {
+        self.reach()?.journal(run, after_seq, limit).await
+    }
+
+    async fn run(&self, run: RunId) -> Result<Option<RunRow>, Error> {
+        self.reach()?.run(run).await
+    }
+
+    async fn runs(
+        &self,
+        filter: &RunFilter,
+        after: Option<Cursor<RunId>>,
+        ascending: bool,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, Error> {
+        self.reach()?.runs(filter, after, ascending, limit).await
+    }
+
+    async fn put_definition(&self, hash: ContentHash, yaml: &str) -> Result<(), Error> {
+        self.reach()?.put_definition(hash, yaml).await
+    }
+
+    async fn definition(&self, hash: ContentHash) -> Result<Option<String>, Error> {
+        self.reach()?.definition(hash).await
+    }
+
+    async fn register_workflow(
+        &self,
+        row: &WorkflowRow,
+        replace: bool,
+        etag: Option<&str>,
+    ) -> Result<Registration, Error> {
+        self.reach()?.register_workflow(row, replace, etag).await
+    }
+
+    async fn workflow(
+        &self,
+        tenant: &str,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<Option<WorkflowRow>, Error> {
+        self.reach()?.workflow(tenant, name, version).await
+    }
+
+    async fn workflows(
+        &self,
+        tenant: &str,
+        name: Option<&str>,
+        after: Option<(&str, &str)>,
+        limit: u32,
+    ) -> Result<Vec<WorkflowRow>, Error> {
+        self.reach()?.workflows(tenant, name, after, limit).await
+    }
+
+    async fn put_schedule(&self, id: &ScheduleId, spec: &[u8]) -> Result<ScheduleRow, Error> {
+        self.reach()?.put_schedule(id, spec).await
+    }
+
+    async fn schedules(
+        &self,
+        after: Option<&ScheduleId>,
+        limit: u32,
+    ) -> Result<Vec<ScheduleRow>, Error> {
+        self.reach()?.schedules(after, limit).await
+    }
+
+    async fn advance_schedule(
+        &self,
+        id: &ScheduleId,
+        expected_version: i64,
+        instant: Micros,
+        owner: OwnerId,
+    ) -> Result<bool, Error> {
+        self.reach()?.advance_schedule(id, expected_version, instant, owner).await
+    }
+
+    async fn delete_schedule(&self, id: &ScheduleId) -> Result<bool, Error> {
+        self.reach()?.delete_schedule(id).await
+    }
+
+    async fn request(&self, tenant: &str, request_id: &str) -> Result<Option<RequestRow>, Error> {
+        self.reach()?.request(tenant, request_id).await
+    }
+
+    async fn put_request(&self, row: &RequestRow) -> Result<Option<RequestRow>, Error> {
+        self.reach()?.put_request(row).await
+    }
+
+    async fn expire_requests(&self, before: Micros, limit: u32) -> Result<u64, Error> {
+        self.reach()?.expire_requests(before, limit).await
+    }
+
+    async fn dead_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        after: Option<Cursor<String>>,
+        limit: u32,
+    ) -> Result<Vec<DeadLetterRow>, Error> {
+        self.reach()?.dead_letters(filter, after, limit).await
+    }
+
+    async fn dead_letter(&self, id: &str) -> Result<Option<DeadLetterRow>, Error> {
+        self.reach()?.dead_letter(id).await
+    }
+
+    async fn delete_dead_letter(&self, id: &str) -> Result<bool, Error> {
+        self.reach()?.delete_dead_letter(id).await
+    }
+
+    async fn put_blob(&self, bytes: &[u8], at: Micros) -> Result<ContentHash, Error> {
+        self.reach()?.put_blob(bytes, at).await
+    }
+
+    async fn blob(&self, hash: ContentHash) -> Result<Option<Vec<u8>>, Error> {
+        self.reach()?.blob(hash).await
+    }
+
+    async fn collect_blobs(&self, before: Micros, limit: u32) -> Result<u64, Error> {
+        self.reach()?.collect_blobs(before, limit).await
+    }
+
+    async fn delete_finished(
+        &self,
+        before: Micros,
+        keep_newest: u64,
+        limit: u32,
+    ) -> Result<u64, Error> {
+        self.reach()?.delete_finished(before, keep_newest, limit).await
+    }
+
+    async fn health(&self) -> Result<(), Error> {
+        self.reach()?.health().await
+    }
+
+    fn kind(&self) -> &'static str {
+        self.inner.kind()
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}

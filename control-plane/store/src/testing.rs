@@ -1,0 +1,104 @@
+//! Databases for tests: a file that goes with its test, or a database of its own on a PostgreSQL
+//! server that lives as long as the test process. Not for production.
+//!
+//! `ORCHESTRATOR_TEST_DATABASE_URL` names a server to use; without it one is started from the
+//! binaries that are installed.
+
+mod server;
+
+use std::str::FromStr as _;
+use std::sync::OnceLock;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
+use tempfile::TempDir;
+
+use self::server::Server;
+
+/// Names the server to use: a user that may create databases.
+pub const DATABASE_URL_VARIABLE: &str = "ORCHESTRATOR_TEST_DATABASE_URL";
+
+/// A database that is gone when this is dropped. Close the stores that use it first.
+#[derive(Debug)]
+pub struct TestDatabase {
+    url: String,
+    remains: Remains,
+}
+
+/// What there is to remove in the end.
+#[derive(Debug)]
+enum Remains {
+    Folder { _folder: TempDir },
+    Database { server: PgConnectOptions, name: String },
+}
+
+impl TestDatabase {
+    /// What [`open`](crate::open) takes.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+/// A new SQLite file.
+///
+/// # Panics
+/// When no temporary folder can be made.
+#[must_use]
+pub fn sqlite() -> TestDatabase {
+    let folder = tempfile::Builder::new().prefix("orchestrator-sqlite-").tempdir();
+    let folder = folder.expect("tests can write to the folder for temporary files");
+    let url = format!("sqlite:{}", folder.path().join("store.db").display());
+    TestDatabase { url, remains: Remains::Folder { _folder: folder } }
+}
+
+/// A new database on the server of this process, which is started when it is first asked for.
+///
+/// # Panics
+/// When there is no server and none can be started; the text says what is missing.
+pub async fn postgres() -> TestDatabase {
+    let starting = tokio::task::spawn_blocking(server_url);
+    let started = starting.await.expect("starting a server does not panic");
+    let url = started.unwrap_or_else(|problem| panic!("no PostgreSQL for tests: {problem}"));
+    let server = PgConnectOptions::from_str(&url)
+        .unwrap_or_else(|error| panic!("{DATABASE_URL_VARIABLE} is no address: {error}"));
+    let name = format!("test_{}", uuid::Uuid::now_v7().simple());
+    let created = execute(&server, &format!("CREATE DATABASE {name} TEMPLATE template0")).await;
+    created.unwrap_or_else(|error| panic!("a test's database cannot be made: {error}"));
+    let url = server.clone().database(&name).to_url_lossy().to_string();
+    TestDatabase { url, remains: Remains::Database { server, name } }
+}
+
+/// The server's address, or why there is none.
+fn server_url() -> Result<String, String> {
+    static SERVER: OnceLock<Result<Server, String>> = OnceLock::new();
+    if let Ok(url) = std::env::var(DATABASE_URL_VARIABLE) {
+        return Ok(url);
+    }
+    let server = SERVER.get_or_init(Server::start).as_ref();
+    server.map(Server::url).map_err(Clone::clone)
+}
+
+async fn execute(server: &PgConnectOptions, statement: &str) -> sqlx::Result<()> {
+    let mut connection = PgConnection::connect_with(server).await?;
+    sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await?;
+    connection.close().await
+}
+
+impl Drop for TestDatabase {
+    /// From a thread with a runtime of its own, since a test's runtime may be ending.
+    fn drop(&mut self) {
+        let Remains::Database { server, name } = &self.remains else {
+            return;
+        };
+        let (server, name) = (server.clone(), name.clone());
+        let removal = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let statement = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+            runtime.map(|runtime| runtime.block_on(execute(&server, &statement)))
+        });
+        if !matches!(removal.join(), Ok(Ok(Ok(())))) {
+            tracing::warn!("a test's database stays behind on its server");
+        }
+    }
+}

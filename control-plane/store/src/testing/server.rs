@@ -1,0 +1,140 @@
+//! A PostgreSQL server for one test process: in a temporary folder, reached by a socket in it, so
+//! that any number of processes have one each.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// Where distributions put the binaries of each major version.
+const VERSIONS_FOLDER: &str = "/usr/lib/postgresql";
+
+/// Starts the server, says so, and waits for the end of its input, which comes when the test
+/// process is gone, however it went; then it cleans up. `$1` binaries, `$2` folder.
+const WATCHDOG: &str = r#"
+cd "$2" || exit 1
+"$1/initdb" -D "$2/data" -U postgres -A trust -E UTF8 --locale=C -N >"$2/log" 2>&1 &&
+"$1/pg_ctl" -D "$2/data" -l "$2/log" -w -t 60 -o "-c listen_addresses= -c fsync=on \
+    -c unix_socket_directories='$2' -c max_connections=300" start >>"$2/log" 2>&1 &&
+echo ready && cat >/dev/null
+test -f "$2/data/postmaster.pid" || cat "$2/log"
+"$1/pg_ctl" -D "$2/data" -m immediate stop >/dev/null 2>&1
+rm -rf "$2"
+"#;
+
+/// A running server. It ends when this process does: the pipe to its watchdog closes.
+pub(super) struct Server {
+    folder: PathBuf,
+    /// Held for its input.
+    _watchdog: Child,
+}
+
+impl Server {
+    pub(super) fn start() -> Result<Self, String> {
+        let root = is_root()?;
+        let binaries = match find_binaries() {
+            Some(binaries) => binaries,
+            None => install(root)?,
+        };
+        let folder = tempfile::Builder::new().prefix("orchestrator-postgres-").tempdir();
+        let folder = folder.map_err(|error| format!("no temporary folder: {error}"))?;
+        // The watchdog removes it: this process may be killed.
+        let folder = folder.keep();
+        let mut command = if root {
+            give_to_postgres(&folder)?;
+            let mut command = Command::new("runuser");
+            command.args(["-u", "postgres", "--", "sh"]);
+            command
+        } else {
+            Command::new("sh")
+        };
+        let mut watchdog = command
+            .args(["-c", WATCHDOG, "watchdog"])
+            .args([&binaries, &folder])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // Out of the group that an interrupt at the terminal goes to.
+            .process_group(0)
+            .spawn()
+            .map_err(|error| format!("no shell for the server: {error}"))?;
+        let said = watchdog.stdout.take().map(|output| first_line(BufReader::new(output)));
+        match said {
+            Some(Ok(line)) if line == "ready" => Ok(Self { folder, _watchdog: watchdog }),
+            Some(Ok(log)) => Err(format!("the server did not start: {log}")),
+            _ => Err("the server's watchdog said nothing".to_owned()),
+        }
+    }
+
+    pub(super) fn url(&self) -> String {
+        let folder = self.folder.display().to_string().replace('/', "%2F");
+        format!("postgres://postgres@{folder}/postgres")
+    }
+}
+
+/// The first line, or all of it when that is not what a server says that has started.
+fn first_line(mut output: impl BufRead) -> std::io::Result<String> {
+    let mut text = String::new();
+    output.read_line(&mut text)?;
+    if text.trim_end() != "ready" {
+        output.read_to_string(&mut text)?;
+    }
+    Ok(text.trim_end().to_owned())
+}
+
+/// From the path, or of the newest version that is installed.
+fn find_binaries() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let on_path = std::env::split_paths(&path).find(|folder| holds_server(folder));
+    on_path.or_else(|| {
+        let versions = std::fs::read_dir(VERSIONS_FOLDER).ok()?;
+        versions
+            .filter_map(|entry| {
+                let entry = entry.ok()?;
+                let version: u32 = entry.file_name().to_str()?.parse().ok()?;
+                Some((version, entry.path().join("bin")))
+            })
+            .filter(|(_, folder)| holds_server(folder))
+            .max()
+            .map(|(_, folder)| folder)
+    })
+}
+
+fn holds_server(folder: &Path) -> bool {
+    ["initdb", "pg_ctl", "postgres"].iter().all(|name| folder.join(name).is_file())
+}
+
+fn install(root: bool) -> Result<PathBuf, String> {
+    let missing = format!(
+        "neither the path nor {VERSIONS_FOLDER} has initdb, pg_ctl and postgres; install \
+         PostgreSQL's server or name one in {}",
+        super::DATABASE_URL_VARIABLE
+    );
+    if !root {
+        return Err(missing);
+    }
+    let mut command = Command::new("apt-get");
+    command.args(["install", "-y", "-q", "--no-install-recommends", "postgresql"]);
+    command.env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
+    let output = command.output().map_err(|error| format!("{missing} (apt-get: {error})"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{missing} (apt-get: {})", said.trim()));
+    }
+    find_binaries().ok_or(missing)
+}
+
+fn is_root() -> Result<bool, String> {
+    let output = Command::new("id").arg("-u").output();
+    let output = output.map_err(|error| format!("`id` cannot be run: {error}"))?;
+    Ok(output.stdout.trim_ascii() == b"0")
+}
+
+/// A server refuses to run as root: it runs as the user `postgres`, who must own its folder.
+fn give_to_postgres(folder: &Path) -> Result<(), String> {
+    let done = Command::new("chown").arg("postgres").arg(folder).output();
+    let done = done.map_err(|error| format!("`chown` cannot be run: {error}"))?;
+    if !done.status.success() {
+        return Err("as root there must be a user `postgres` to run the server as".to_owned());
+    }
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! What every database must do, in one list of cases that is run on each.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+mod blob;
+mod commit;
+mod concurrency;
+mod dead_letter;
+mod fault;
+mod opening;
+mod postgres_only;
+mod read;
+mod request;
+mod retention;
+mod schedule;
+mod workflow;
+
+/// Runs each case on a new database of each kind.
+macro_rules! cases {
+    ($($module:ident: $($case:ident),+;)+) => {
+        mod sqlite {
+            $(mod $module {
+                $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    let database = store::testing::sqlite();
+                    crate::$module::$case(crate::support::World::new(database).await).await;
+                })+
+            })+
+        }
+
+        mod postgres {
+            $(mod $module {
+                $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    let database = store::testing::postgres().await;
+                    crate::$module::$case(crate::support::World::new(database).await).await;
+                })+
+            })+
+        }
+    };
+}
+
+cases! {
+    commit:
+        a_run_is_inserted_and_read_back,
+        a_run_is_inserted_once,
+        a_transition_wins_on_the_version_it_was_decided_on,
+        a_loser_loses_alone,
+        a_former_owner_loses,
+        a_commit_changes_no_owner_and_no_origin,
+        every_field_keeps_its_extremes,
+        bodies_keep_every_byte,
+        names_with_a_nul_are_refused_alone,
+        broken_transitions_are_refused_alone,
+        a_batch_over_the_limit_is_refused,
+        an_empty_batch_is_nothing,
+        five_hundred_runs_go_in_one_batch,
+        a_journal_that_contradicts_its_run_is_refused_alone;
+    read:
+        a_run_that_is_not_there_is_none,
+        a_journal_is_folded_in_order,
+        a_journal_is_read_by_pages,
+        unfinished_runs_are_read_by_pages,
+        runs_are_listed_by_time_in_both_directions,
+        runs_are_filtered;
+    request:
+        a_repeated_start_loses_alone_and_learns_its_run,
+        a_start_repeated_in_one_batch_goes_once,
+        a_request_of_a_losing_transition_is_not_kept,
+        a_request_may_come_with_a_later_transition,
+        a_request_without_a_run_is_put_once,
+        old_requests_expire;
+    blob:
+        a_long_body_comes_back_whole,
+        equal_content_is_stored_once,
+        blobs_are_collected_when_unreferenced_and_old,
+        a_commit_touches_what_it_refers_to,
+        a_reference_to_a_missing_blob_is_refused_alone,
+        blobs_go_after_their_run;
+    dead_letter:
+        dead_letters_come_and_go_with_commits,
+        a_loser_leaves_no_dead_letter,
+        dead_letters_are_listed_and_deleted;
+    workflow:
+        definitions_are_kept_by_hash,
+        a_version_is_replaced_only_on_request,
+        an_etag_guards_a_replacement,
+        the_latest_version_is_the_one_registered_last,
+        workflows_are_listed_by_pages;
+    schedule:
+        a_schedule_advances_by_compare_and_swap,
+        a_schedule_keeps_its_progress_over_another_spec,
+        schedules_are_listed_and_deleted;
+    retention:
+        runs_that_ended_long_ago_are_deleted,
+        the_newest_are_kept_in_bounded_batches;
+    concurrency:
+        concurrent_committers_win_once_each,
+        concurrent_starts_of_one_request_make_one_run,
+        concurrent_batches_of_the_same_runs_do_not_deadlock,
+        a_commit_given_up_half_way_harms_no_other,
+        concurrent_registrations_have_an_order;
+    fault:
+        after_an_unknown_outcome_adoption_sees_the_truth,
+        faults_are_met_in_order_and_once,
+        an_unavailable_store_answers_nothing;
+    opening:
+        a_database_is_opened_again_with_all_that_is_in_it,
+        a_newer_schema_is_refused,
+        a_closed_store_is_unavailable;
+}

@@ -1,0 +1,75 @@
+//! Opening, migrating, closing.
+
+use store::Error;
+
+use crate::support::{World, execute, next, run, start};
+
+pub(crate) async fn a_database_is_opened_again_with_all_that_is_in_it(world: World) {
+    let first = world.win(start(1, 2)).await;
+    let second = store::open(world.database.url()).await.unwrap();
+    assert_eq!(second.kind(), world.store.kind());
+    assert_eq!(second.run(run(1)).await.unwrap(), Some(first.row.clone()));
+    world.store.close().await;
+    let outcomes = second.commit(&[next(&first, 1)]).await.unwrap();
+    assert_eq!(outcomes, [store::Outcome::Committed]);
+    second.close().await;
+    let third = store::open(world.database.url()).await.unwrap();
+    assert_eq!(third.fold(run(1)).await.unwrap().unwrap().1.len(), 3);
+    third.close().await;
+}
+
+pub(crate) async fn a_newer_schema_is_refused(world: World) {
+    execute(
+        world.database.url(),
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         SELECT 7, 'future', success, checksum, 0 FROM _sqlx_migrations WHERE version = 1",
+    )
+    .await;
+    let Err(error) = store::open(world.database.url()).await else {
+        panic!("opened a schema of the future");
+    };
+    assert!(matches!(error, Error::NewerSchema { found: 7, known: 1 }), "{error}");
+    assert!(error.to_string().contains("start a release"), "{error}");
+    // Nothing is left locked.
+    execute(world.database.url(), "DELETE FROM _sqlx_migrations WHERE version = 7").await;
+    store::open(world.database.url()).await.unwrap().close().await;
+}
+
+pub(crate) async fn a_closed_store_is_unavailable(world: World) {
+    world.store.health().await.unwrap();
+    world.store.close().await;
+    world.store.close().await;
+    assert!(matches!(world.store.health().await, Err(Error::Unavailable(_))));
+    assert!(matches!(world.store.run(run(1)).await, Err(Error::Unavailable(_))));
+    let refused = world.store.commit(&[start(1, 1)]).await.unwrap_err();
+    assert!(matches!(refused, Error::Unavailable(_)), "{refused}");
+}
+
+async fn refusal(url: &str) -> String {
+    match store::open(url).await {
+        Err(error @ Error::Url(_)) => error.to_string(),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("opened"),
+    }
+}
+
+#[tokio::test]
+async fn addresses_that_cannot_be_used_are_refused_with_the_remedy() {
+    assert!(refusal("postgres://host/db").await.contains("postgres://USER@host/database"));
+    assert!(refusal("sqlite::memory:").await.contains("sqlite:/path/file.db"));
+    assert!(refusal("sqlite:").await.contains("names no file"));
+    for url in ["mysql://me:secret@host/db", "me:secret@host", "", "postgres://me:secret@h:x/d"] {
+        let text = refusal(url).await;
+        assert!(text.contains("postgres://user@host/database"), "{text}");
+        assert!(!text.contains("secret"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_unavailable() {
+    let Err(error) = store::open("postgres://me:secret@127.0.0.1:1/db").await else {
+        panic!("opened");
+    };
+    assert!(matches!(error, Error::Unavailable(_)), "{error}");
+    assert!(!error.to_string().contains("secret"), "{error}");
+}
