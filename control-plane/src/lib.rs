@@ -11,3 +11,8 @@ pub mod runs;
 pub mod service;
 pub mod schedules;
 pub mod retention;
+pub mod control_plane;
+pub mod config;
+pub mod server;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

@@ -1,0 +1,117 @@
+//! The whole control plane as configured: core, schedules, retention and server, started in order
+//! and stopped in the reverse one.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::core::{self, Core, Setup};
+use crate::data_dir::{self, DataDir};
+use crate::dispatch;
+use crate::retention;
+use crate::schedules::Schedules;
+use crate::server::{self, Server};
+
+/// Why the control plane cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] data_dir::Error),
+    /// The core cannot start.
+    #[error(transparent)]
+    Core(#[from] core::Error),
+    /// The port cannot be served.
+    #[error(transparent)]
+    Server(#[from] server::Error),
+}
+
+/// A running control plane.
+#[derive(Debug)]
+pub struct ControlPlane {
+    core: Core,
+    server: Server,
+    address: Option<SocketAddr>,
+    shutdown: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+    /// Held until everything is closed.
+    _data_dir: Option<DataDir>,
+}
+
+impl ControlPlane {
+    /// Starts everything. Without `listen` in the configuration it is reached by
+    /// [`ControlPlane::channel`] alone.
+    ///
+    /// # Errors
+    /// When the store cannot be opened or the address not be listened on.
+    pub async fn start(config: &Config, clock: Arc<dyn Clock>) -> Result<Self, Error> {
+        server::install_metrics();
+        // The address first: a port that is taken must not cost an opened store.
+        let listener = match config.listen {
+            Some(address) => Some(Server::listen(address, config.insecure).await?),
+            None => None,
+        };
+        let (data_dir, database_url) = match &config.database_url {
+            Some(url) => (None, url.expose().to_owned()),
+            None => {
+                let held = DataDir::hold(&config.data_dir)?;
+                let url = held.database_url();
+                (Some(held), url)
+            }
+        };
+        let mut dispatch = dispatch::Config::default();
+        dispatch.clocks.grace = config.grace_after_adoption;
+        let webhooks = config.webhooks();
+        let core = Core::start(Setup { database_url, dispatch, webhooks }, Arc::clone(&clock));
+        let core = core.await?;
+        let schedules = Schedules::new(core.runs.clone());
+        let server =
+            Server::new(core.runs.clone(), core.dispatcher.clone(), schedules.clone()).await?;
+        let shutdown = CancellationToken::new();
+        let keep = retention::Keep { age: config.retention_age, count: config.retention_runs };
+        let retention =
+            retention::run(Arc::clone(core.store()), clock, keep, shutdown.clone());
+        let tasks =
+            vec![tokio::spawn(schedules.run(shutdown.clone())), tokio::spawn(retention)];
+        let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        if let Some(listener) = listener {
+            server.serve(listener);
+        }
+        Ok(Self { core, server, address, shutdown, tasks, _data_dir: data_dir })
+    }
+
+    /// The core.
+    #[must_use]
+    pub fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Where it listens, with the port that the system chose where none was given.
+    #[must_use]
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// A channel to it within the process.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        self.server.channel()
+    }
+
+    /// Stops: streams end, requests under way are answered, what is in the commit is settled.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a part of the control plane failed");
+            }
+        }
+        self.server.stop().await;
+        self.core.stop().await;
+    }
+}

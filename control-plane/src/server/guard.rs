@@ -1,0 +1,70 @@
+//! What stands around every request: its deadline, and a net for panics.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use futures::FutureExt as _;
+use tonic::Status;
+
+use crate::service::status::Refusal;
+
+/// Gives a request up when the time that its client gives it is over.
+pub(super) async fn deadline(request: Request, next: Next) -> Response {
+    let timeout = request.headers().get("grpc-timeout").and_then(|value| value.to_str().ok());
+    let Some(timeout) = timeout.and_then(parse) else { return next.run(request).await };
+    match tokio::time::timeout(timeout, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Status::deadline_exceeded("the time that the client gave is over").into_http(),
+    }
+}
+
+/// Answers a request whose handler panicked; the connection and its other requests live on.
+pub(super) async fn panics(request: Request, next: Next) -> Response {
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(panic) => {
+            let what = panic
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_else(|| "a handler panicked".to_owned());
+            Status::from(Refusal::internal(&what)).into_http::<Body>()
+        }
+    }
+}
+
+/// `grpc-timeout`: up to eight digits and a unit.
+fn parse(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(count * 3600)),
+        "M" => Some(Duration::from_secs(count * 60)),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_are_read_and_nonsense_is_none() {
+        assert_eq!(parse("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(parse("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for wrong in ["", "m", "1", "1x", "-1S", "123456789S", "1é"] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
+}

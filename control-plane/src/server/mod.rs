@@ -1,0 +1,188 @@
+//! The one port: gRPC, gRPC-Web, reflection, health, `/health` and `/metrics`, over TCP and over
+//! pipes within the process. Knows no service's logic.
+
+mod connection;
+mod guard;
+mod http;
+mod telemetry;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn;
+use contracts::v1::agent_service_server::AgentServiceServer;
+use contracts::v1::dead_letter_service_server::DeadLetterServiceServer;
+use contracts::v1::orchestrator_service_server::OrchestratorServiceServer;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding::{Gzip, Zstd};
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic::transport::Channel;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use tonic_web::GrpcWebLayer;
+use tower_http::cors::{Any, CorsLayer};
+
+pub use telemetry::install as install_metrics;
+
+use crate::dispatch::Dispatcher;
+use crate::limits;
+use crate::runs::Runs;
+use crate::schedules::Schedules;
+use crate::service::agent::AgentApi;
+use crate::service::dead_letter::DeadLetterApi;
+use crate::service::orchestrator::OrchestratorApi;
+use crate::service::{Context, auth};
+use connection::Connections;
+
+/// The services whose health is told, each by its name.
+const SERVICES: [&str; 4] = [
+    "",
+    <OrchestratorServiceServer<OrchestratorApi> as NamedService>::NAME,
+    <AgentServiceServer<AgentApi> as NamedService>::NAME,
+    <DeadLetterServiceServer<DeadLetterApi> as NamedService>::NAME,
+];
+
+/// Why a server cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is not to be listened on.
+    #[error(
+        "{0} can be reached from other machines and there is no authentication; listen on \
+         127.0.0.1, or say --insecure if everybody who reaches it may use it"
+    )]
+    NotLoopback(SocketAddr),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A part of the server cannot be made: a defect.
+    #[error("the server cannot be put together: {0}")]
+    Part(String),
+}
+
+/// The server. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Server {
+    connections: Connections,
+    health: HealthReporter,
+    dispatcher: Dispatcher,
+    stopping: CancellationToken,
+}
+
+impl Server {
+    /// Puts the server together; it listens nowhere yet.
+    ///
+    /// # Errors
+    /// When the contracts cannot be reflected: a defect.
+    pub async fn new(
+        runs: Runs,
+        dispatcher: Dispatcher,
+        schedules: Schedules,
+    ) -> Result<Self, Error> {
+        let stopping = CancellationToken::new();
+        let context = Context::new(runs, dispatcher.clone(), schedules, stopping.clone());
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let reflection = |error: tonic_reflection::server::Error| Error::Part(error.to_string());
+        let reflector = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(contracts::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let routes = services(&context)
+            .add_service(health_service)
+            .add_service(reflector().build_v1().map_err(reflection)?)
+            .add_service(reflector().build_v1alpha().map_err(reflection)?);
+        for service in SERVICES {
+            health.set_service_status(service, ServingStatus::Serving).await;
+        }
+        let router = router(routes, http::routes(context));
+        tokio::spawn(telemetry::upkeep(stopping.clone()));
+        Ok(Self { connections: Connections::new(router), health, dispatcher, stopping })
+    }
+
+    /// Listens on an address. Others than loopback are refused unless `insecure`.
+    ///
+    /// # Errors
+    /// When the address is refused, or in use.
+    pub async fn listen(address: SocketAddr, insecure: bool) -> Result<TcpListener, Error> {
+        if !insecure && !address.ip().to_canonical().is_loopback() {
+            return Err(Error::NotLoopback(address));
+        }
+        TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
+    }
+
+    /// Serves those who connect, until [`Server::stop`].
+    pub fn serve(&self, listener: TcpListener) {
+        self.connections.accept(listener);
+    }
+
+    /// A channel to this server within the process; nothing bypasses the protocol.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        self.connections.channel()
+    }
+
+    /// Stops: it is said that nothing is served any more, agents are asked to connect elsewhere,
+    /// streams end, requests that are under way are answered; all within a bounded time.
+    pub async fn stop(&self) {
+        for service in SERVICES {
+            self.health.set_service_status(service, ServingStatus::NotServing).await;
+        }
+        self.dispatcher.leave();
+        self.stopping.cancel();
+        self.connections.close(limits::STOP_WAIT_MAX).await;
+    }
+}
+
+/// The services of the contracts with their bounds.
+fn services(context: &Context) -> Routes {
+    macro_rules! bounded {
+        ($server:expr) => {
+            $server
+                .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
+                .accept_compressed(Gzip)
+                .accept_compressed(Zstd)
+                .send_compressed(Gzip)
+                .send_compressed(Zstd)
+        };
+    }
+    let orchestrator = OrchestratorServiceServer::new(OrchestratorApi::new(context.clone()));
+    let dead_letter = DeadLetterServiceServer::new(DeadLetterApi::new(context.clone()));
+    let agent = AgentServiceServer::new(AgentApi::new(context.dispatcher.clone()));
+    Routes::new(bounded!(orchestrator))
+        .add_service(bounded!(dead_letter))
+        .add_service(bounded!(agent))
+}
+
+fn router(routes: Routes, http: Router) -> Router {
+    // What is not gRPC must not reach the gRPC-Web layer, which answers it with an empty 400.
+    let grpc =
+        routes.prepare().into_axum_router().reset_fallback().layer(GrpcWebLayer::new());
+    grpc.merge(http)
+        .layer(from_fn(guard::deadline))
+        .layer(from_fn(auth::principal))
+        .layer(from_fn(guard::panics))
+        .layer(cors())
+}
+
+/// Browsers may call from any page: there is nothing that a page could borrow, no cookie and no
+/// password of the browser's.
+fn cors() -> CorsLayer {
+    let exposed = ["grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-encoding"];
+    CorsLayer::new()
+        .allow_origin(Any)
+        .allow_methods(Any)
+        .allow_headers(Any)
+        .expose_headers(exposed.map(::http::HeaderName::from_static))
+}
+
+/// What the routes outside of gRPC share.
+pub(crate) type SharedContext = Arc<Context>;

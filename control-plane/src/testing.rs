@@ -1,0 +1,100 @@
+//! A control plane for tests: its own folder, its own port.
+
+use std::sync::Arc;
+
+use contracts::v1::agent_service_client::AgentServiceClient;
+use contracts::v1::dead_letter_service_client::DeadLetterServiceClient;
+use contracts::v1::orchestrator_service_client::OrchestratorServiceClient;
+use tonic::transport::Channel;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::control_plane::{ControlPlane, Error};
+
+/// A control plane that is gone with its folder when the test is over.
+#[derive(Debug)]
+pub struct TestServer {
+    /// What runs.
+    pub control_plane: ControlPlane,
+    /// How it was set up.
+    pub config: Config,
+    folder: Arc<tempfile::TempDir>,
+}
+
+impl TestServer {
+    /// Starts one on a port that the system chooses.
+    ///
+    /// # Errors
+    /// When it cannot start.
+    pub async fn start() -> Result<Self, Error> {
+        Self::start_with(|_| {}).await
+    }
+
+    /// The same, set up further.
+    ///
+    /// # Errors
+    /// When it cannot start.
+    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Result<Self, Error> {
+        let folder = tempfile::tempdir().map_err(|source| {
+            let path = std::env::temp_dir();
+            Error::DataDir(crate::data_dir::Error::Io { path, source })
+        })?;
+        let mut config = Config {
+            listen: Some(([127, 0, 0, 1], 0).into()),
+            data_dir: folder.path().to_owned(),
+            ..Config::default()
+        };
+        change(&mut config);
+        Self::go(config, Arc::new(folder), SystemClock::shared()).await
+    }
+
+    async fn go(
+        config: Config,
+        folder: Arc<tempfile::TempDir>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, Error> {
+        let control_plane = ControlPlane::start(&config, clock).await?;
+        Ok(Self { control_plane, config, folder })
+    }
+
+    /// Stops it and starts another on the same data.
+    ///
+    /// # Errors
+    /// When it cannot start again.
+    pub async fn restart(self) -> Result<Self, Error> {
+        let Self { control_plane, config, folder } = self;
+        control_plane.stop().await;
+        Self::go(config, folder, SystemClock::shared()).await
+    }
+
+    /// The address as a URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let address = self.control_plane.address();
+        address.map(|address| format!("http://{address}")).unwrap_or_default()
+    }
+
+    /// A channel within the process.
+    #[must_use]
+    pub fn channel(&self) -> Channel {
+        self.control_plane.channel()
+    }
+
+    /// A client of `OrchestratorService`.
+    #[must_use]
+    pub fn orchestrator(&self) -> OrchestratorServiceClient<Channel> {
+        OrchestratorServiceClient::new(self.channel())
+    }
+
+    /// A client of `DeadLetterService`.
+    #[must_use]
+    pub fn dead_letters(&self) -> DeadLetterServiceClient<Channel> {
+        DeadLetterServiceClient::new(self.channel())
+    }
+
+    /// A client of `AgentService`.
+    #[must_use]
+    pub fn agents(&self) -> AgentServiceClient<Channel> {
+        AgentServiceClient::new(self.channel())
+    }
+}
