@@ -143,10 +143,11 @@ fn deployments_to_one_target_are_one_chain_and_the_link_is_always_there() {
                 })
             })
             .collect();
-        let deployed: Vec<_> = starts.into_iter().map(|start| start.join().unwrap()).collect();
+        // The watcher must end before anything here may panic.
+        let ended: Vec<_> = starts.into_iter().map(|start| start.join()).collect();
         is_over.store(true, Ordering::Relaxed);
         assert!(watcher.join().unwrap() > 0);
-        deployed
+        ended.into_iter().map(Result::unwrap).collect::<Vec<_>>()
     });
     // Each follows another one, so that together they are one line back to the first.
     let mut current = world.deploy("last", "two").unwrap().previous.unwrap();
