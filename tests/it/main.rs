@@ -4,6 +4,8 @@
 
 mod support;
 
+mod cli; // the command line from outside
 mod contracts; // nothing of the contracts is removed or renumbered
+mod examples; // the three example files as they stand
 mod recovery; // processes are killed, nothing is lost or done twice
 mod tidy; // the repository's rules

@@ -127,6 +127,12 @@ impl State {
         self.version
     }
 
+    /// When the last event happened; nothing later is decided as if it were before.
+    #[must_use]
+    pub fn last_at(&self) -> Instant {
+        self.last_at
+    }
+
     /// The definition that it runs.
     #[must_use]
     pub fn graph(&self) -> &Arc<Graph> {

@@ -1,1 +1,59 @@
-fn main() {}
+//! The binary `orchestrator`: control plane, bundled agents and client commands, put together.
+
+mod arguments;
+mod bundled;
+mod embedded;
+mod serve;
+mod telemetry;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use arguments::{Arguments, Verb};
+
+fn main() -> ExitCode {
+    // Before anything makes a TLS client; a second installation is refused and not needed.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = if error.use_stderr() { 2 } else { 0 };
+            // Nobody may be there to read it.
+            drop(error.print());
+            return ExitCode::from(code);
+        }
+    };
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(&anyhow::Error::new(error).context("no threads can be had")),
+    };
+    runtime.block_on(act(arguments))
+}
+
+async fn act(arguments: Arguments) -> ExitCode {
+    let Arguments { globals, verb } = arguments;
+    let done = match verb {
+        Verb::Up(up) => serve::up(up).await,
+        Verb::Serve(only) => serve::serve(only).await,
+        Verb::Agent(agent) => serve::agent(agent, globals.server()).await,
+        Verb::Client(command) => {
+            let program = Arguments::command();
+            return match embedded::client(*command, &globals, program).await {
+                Ok(exit) => exit.into(),
+                Err(error) => refuse(&error),
+            };
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refuse(&error),
+    }
+}
+
+/// Says what is wrong, with all its causes.
+#[expect(clippy::print_stderr, reason = "the last words of the process")]
+fn refuse(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::from(2)
+}

@@ -127,7 +127,8 @@ pub(crate) fn decide(
     epoch: u64,
 ) -> Decided {
     let before = state.version();
-    let now = now.max(Instant(0));
+    // The journal says the same time that the engine was told.
+    let now = now.max(state.last_at());
     let mut events: Vec<Event> = Vec::new();
     let mut effects = Vec::new();
     let mut replies = Vec::new();

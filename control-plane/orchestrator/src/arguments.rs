@@ -1,0 +1,91 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A control plane that coordinates agents.
+#[derive(Debug, Parser)]
+#[command(name = "orchestrator", version, about, long_about = None, after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    /// What holds for all client commands.
+    #[command(flatten)]
+    pub(crate) globals: cli::Globals,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  orchestrator workflows execute examples/project-build.yml   run a file right here
+  orchestrator up                                             control plane and bundled agents
+  orchestrator runs list                                      what ran, on http://127.0.0.1:8000
+  orchestrator doctor                                         why does something wait?";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Start the control plane with all bundled agents.
+    #[command(after_help = UP_HELP)]
+    Up(ServeArgs),
+    /// Start the control plane alone.
+    #[command(after_help = SERVE_HELP)]
+    Serve(ServeArgs),
+    /// Run one bundled agent as a process of its own.
+    #[command(after_help = AGENT_HELP)]
+    Agent(AgentArgs),
+    /// Everything that a client can ask.
+    #[command(flatten)]
+    Client(Box<cli::Command>),
+}
+
+const UP_HELP: &str = "\
+Examples:
+  orchestrator up
+  orchestrator up --listen 127.0.0.1:0 --data-dir /var/lib/orchestrator
+  orchestrator up --database-url postgres://orchestrator@127.0.0.1/orchestrator";
+
+const SERVE_HELP: &str = "\
+Examples:
+  orchestrator serve --listen 127.0.0.1:8000
+  orchestrator serve --config orchestrator.toml --check-config";
+
+const AGENT_HELP: &str = "\
+Examples:
+  orchestrator agent echo --server http://127.0.0.1:8000
+  orchestrator agent agent7 --instance quality-1";
+
+/// How the control plane is started.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct ServeArgs {
+    /// The address to listen on; port 0 picks a free one [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// The folder of the embedded store [default: ./orchestrator-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Keep everything in this database: postgres://user@host/db or sqlite:/path/file.db
+    #[arg(long, value_name = "URL")]
+    pub(crate) database_url: Option<String>,
+    /// Allow to listen on other addresses than this machine's own, though nobody is authenticated
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// A TOML file with settings
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print each setting with its source, and stop
+    #[arg(long)]
+    pub(crate) check_config: bool,
+}
+
+/// Which agent is run, and where it connects to.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AgentArgs {
+    /// The agent's type or alias
+    pub(crate) name: String,
+    /// What this process is called; made from host and process id unless given
+    #[arg(long)]
+    pub(crate) instance: Option<String>,
+}
