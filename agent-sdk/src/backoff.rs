@@ -18,7 +18,9 @@ impl Backoff {
         let most = if with_tasks { BACKOFF_WITH_TASKS_MAX } else { BACKOFF_MAX };
         let bound = BACKOFF_MIN.saturating_mul(1 << self.failures.min(16)).min(most);
         self.failures = self.failures.saturating_add(1);
-        rand::rng().random_range(bound / 2..=bound)
+        #[expect(clippy::disallowed_methods, reason = "jitter is to differ between processes")]
+        let mut rng = rand::rng();
+        rng.random_range(bound / 2..=bound)
     }
 
     pub(crate) fn reset(&mut self) {

@@ -93,7 +93,11 @@ enum Stage {
     Waiting(Option<oneshot::Sender<()>>),
     Running,
     /// Its result is not acknowledged yet.
-    Done { result: Box<v1::TaskResult>, sent: Option<Instant>, times: u32 },
+    Done {
+        result: Box<v1::TaskResult>,
+        sent: Option<Instant>,
+        times: u32,
+    },
 }
 
 impl Board {

@@ -47,9 +47,10 @@ impl RunConfig {
                 None => (argument, None),
             };
             let mut value = || {
-                inline.clone().or_else(|| arguments.next()).ok_or_else(|| {
-                    Error::Argument(format!("{name} wants a value"))
-                })
+                inline
+                    .clone()
+                    .or_else(|| arguments.next())
+                    .ok_or_else(|| Error::Argument(format!("{name} wants a value")))
             };
             match name.as_str() {
                 "--server" => servers = split(&value()?),
@@ -76,4 +77,34 @@ fn split(addresses: &str) -> Vec<String> {
         .filter(|address| !address.is_empty())
         .map(str::to_owned)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(arguments: &[&str], variable: Option<&str>, expect: Result<&[&str], &str>) {
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned());
+        let read = RunConfig::read(arguments, variable.map(str::to_owned));
+        match (read, expect) {
+            (Ok(config), Ok(servers)) => assert_eq!(config.servers, servers),
+            (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
+            (read, _) => panic!("{read:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_goes_before_the_environment_and_that_before_the_default() {
+        check(&[], None, Ok(&["http://127.0.0.1:8000"]));
+        check(&[], Some(""), Ok(&["http://127.0.0.1:8000"]));
+        check(&[], Some("http://a:1, http://b:2,"), Ok(&["http://a:1", "http://b:2"]));
+        check(&["--server", "http://c:3"], Some("http://a:1"), Ok(&["http://c:3"]));
+        check(&["--server=http://c:3,http://d:4"], None, Ok(&["http://c:3", "http://d:4"]));
+    }
+
+    #[test]
+    fn what_is_not_known_or_not_whole_is_refused() {
+        check(&["--server"], None, Err("--server wants a value"));
+        check(&["--port", "1"], None, Err("`--port` is not known; usage: [--server URL"));
+    }
 }

@@ -55,11 +55,8 @@ impl Way {
 
 fn endpoint(address: &str) -> Result<Endpoint, Error> {
     let wrong = |reason: String| Error::Address { address: address.to_owned(), reason };
-    let url = if address.contains("://") {
-        address.to_owned()
-    } else {
-        format!("http://{address}")
-    };
+    let url =
+        if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
     if !url.starts_with("http://") {
         return Err(wrong("only http is spoken".to_owned()));
     }

@@ -18,6 +18,11 @@ use tonic::transport::Channel;
 use crate::effect_log::EffectLog;
 use crate::{Failure, payload};
 
+/// How long a request id may be.
+const REQUEST_ID_MAX: usize = 128;
+/// How many characters a hash takes in front of a shortened request id.
+const HASH_CHARS: usize = 17;
+
 /// A task as its handler sees it. Cheap to clone.
 #[derive(Clone)]
 pub struct Context {
@@ -115,7 +120,9 @@ impl Facts {
         let timeout = payload::from_duration(task.timeout);
         let until_deadline = task.deadline.and_then(|deadline| {
             let deadline = SystemTime::try_from(deadline).ok()?;
-            Some(deadline.duration_since(SystemTime::now()).unwrap_or_default())
+            #[expect(clippy::disallowed_methods, reason = "the deadline is wall-clock time")]
+            let now = SystemTime::now();
+            Some(deadline.duration_since(now).unwrap_or_default())
         });
         Ok(Self {
             task_id: task.r#ref.as_ref().map(|task| task.task_id.clone()).unwrap_or_default(),
@@ -199,7 +206,9 @@ impl Context {
     pub fn last_checkpoint<State: DeserializeOwned>(&self) -> Result<Option<State>, Failure> {
         let Some(text) = &self.inner.facts.last_checkpoint else { return Ok(None) };
         serde_json::from_str(text).map(Some).map_err(|error| {
-            Failure::permanent(format!("the checkpoint of an earlier attempt does not fit: {error}"))
+            Failure::permanent(format!(
+                "the checkpoint of an earlier attempt does not fit: {error}"
+            ))
         })
     }
 
@@ -221,10 +230,7 @@ impl Context {
 
     /// How much time is left; `None` means there is no bound.
     pub fn time_left(&self) -> Option<Duration> {
-        self.inner
-            .facts
-            .deadline
-            .map(|deadline| deadline.saturating_duration_since(Instant::now()))
+        self.inner.facts.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
     /// The attempt, from 1.
@@ -359,16 +365,19 @@ impl Context {
     }
 }
 
-/// A request id may have 128 characters; a longer key is replaced by an id derived from it.
+/// The request id of the n-th run that a task starts. It has at most 128 characters; of a longer
+/// key a hash stands in front of its end, which is what tells two keys of one run apart.
 fn run_request_id(key: &str, number: u32) -> String {
     let id = format!("{key}/run-{number}");
-    if id.len() <= 128 {
+    if id.len() <= REQUEST_ID_MAX {
         return id;
     }
-    // The end of a key is what tells two keys of one run apart.
-    let start = (0..=id.len()).rev().filter(|at| id.is_char_boundary(*at));
-    let start = start.take_while(|at| id.len() - at <= 128).last().unwrap_or_default();
-    id[start..].to_owned()
+    // FNV-1a: every version of the agent must come to the same id.
+    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let from = (id.len() + HASH_CHARS - REQUEST_ID_MAX..).find(|at| id.is_char_boundary(*at));
+    format!("{hash:016x}-{}", &id[from.unwrap_or(id.len())..])
 }
 
 fn start_failure(status: &tonic::Status) -> Failure {
@@ -383,13 +392,32 @@ fn start_failure(status: &tonic::Status) -> Failure {
 }
 
 fn to_payload(value: &impl Serialize, what: &str) -> Result<v1::Payload, Failure> {
-    serde_json::to_string(value).map(payload::json).map_err(|error| {
-        Failure::permanent(format!("{what} cannot be written as JSON: {error}"))
-    })
+    serde_json::to_string(value)
+        .map(payload::json)
+        .map_err(|error| Failure::permanent(format!("{what} cannot be written as JSON: {error}")))
 }
 
 impl fmt::Debug for Context {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("Context").field("facts", &self.inner.facts).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_request_id_of_a_run_fits_and_differs_between_keys() {
+        assert_eq!(run_request_id("run/step", 2), "run/step/run-2");
+        for length in 100..200 {
+            let key = format!("{}ä{}", "x".repeat(length), "y".repeat(60));
+            let other = format!("{}ä{}", "z".repeat(length), "y".repeat(60));
+            let id = run_request_id(&key, 0);
+            assert!(id.len() <= REQUEST_ID_MAX, "{} characters", id.len());
+            assert_eq!(id, run_request_id(&key, 0));
+            assert_ne!(id, run_request_id(&other, 0));
+            assert_ne!(id, run_request_id(&key, 1));
+        }
     }
 }

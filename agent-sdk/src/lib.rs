@@ -26,27 +26,27 @@
 //! Inside, a task goes through `session` (the stream), `tasks` (who is at work), `outbox` (what
 //! waits to be sent) and back. The crate depends on the contracts alone.
 
-mod agent;
 mod action;
+mod agent;
+mod backoff;
+mod board;
+mod config;
+mod connect;
+mod context;
+pub mod effect_log;
+mod error;
+mod failure;
 mod handler;
 mod input;
 mod json;
-mod context;
-mod failure;
-pub mod effect_log;
-mod config;
-mod error;
 pub mod limits;
-mod work;
-mod payload;
-mod outcome;
 mod outbox;
-mod board;
-mod connect;
-mod backoff;
-mod session;
+mod outcome;
+mod payload;
 mod runner;
+mod session;
 pub mod testing;
+mod work;
 
 pub use action::{Action, Handles, Undo, UndoInput};
 pub use agent::Agent;

@@ -17,7 +17,7 @@ pub(crate) fn text(payload: Option<v1::Payload>, what: &str) -> Result<Option<St
         None => Ok(None),
         Some(Data::Json(text)) if text.trim().is_empty() => Ok(None),
         Some(Data::Json(text)) => Ok(Some(text)),
-        Some(Data::Bytes(bytes)) => String::from_utf8(bytes.into()).map(Some).map_err(|_| {
+        Some(Data::Bytes(bytes)) => String::from_utf8(bytes).map(Some).map_err(|_| {
             Failure::rejected(format!("{what} is bytes that are not UTF-8; JSON is expected"))
                 .no_effect()
         }),

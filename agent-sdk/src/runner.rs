@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::RngExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -241,6 +242,7 @@ fn instance() -> String {
         "" => "agent",
         host => host,
     };
-    let random = uuid::Uuid::now_v7().simple().to_string();
-    format!("{host}-{}-{}", std::process::id(), &random[random.len() - 6..])
+    #[expect(clippy::disallowed_methods, reason = "the name is to be like no other's")]
+    let random = rand::rng().random_range(0..0x100_0000_u32);
+    format!("{host}-{}-{random:06x}", std::process::id())
 }

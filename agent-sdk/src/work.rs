@@ -38,8 +38,10 @@ pub(crate) async fn perform(
     let work = AssertUnwindSafe(async { (action.handler)(context, input).await });
     match work.catch_unwind().await {
         Ok(result) => result,
-        Err(panic) => Err(Failure::permanent(format!("the handler panicked: {}", text(&*panic)))
-            .code(PANIC_CODE)),
+        Err(panic) => {
+            Err(Failure::permanent(format!("the handler panicked: {}", text(&*panic)))
+                .code(PANIC_CODE))
+        }
     }
 }
 

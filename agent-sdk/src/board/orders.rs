@@ -111,9 +111,8 @@ impl Board {
         state.outbox.push(accepted(task_ref));
         let input = text(task.input.take(), "the input");
         let inherited = text(task.inherited.take(), "what is inherited");
-        let stop_at = from_duration(task.timeout).and_then(|timeout| {
-            now.checked_add(timeout.checked_add(TIMEOUT_MARGIN)?)
-        });
+        let stop_at = from_duration(task.timeout)
+            .and_then(|timeout| now.checked_add(timeout.checked_add(TIMEOUT_MARGIN)?));
         let parts = Facts::of(&mut task, now)
             .and_then(|facts| Ok((facts, input?.unwrap_or_else(|| "{}".to_owned()), inherited?)));
         match parts {

@@ -75,7 +75,8 @@ impl MarkFile {
     fn open_locked(&mut self) -> io::Result<&mut File> {
         loop {
             if self.file.is_none() {
-                let file = OpenOptions::new().read(true).append(true).create(true).open(&self.path)?;
+                let file =
+                    OpenOptions::new().read(true).append(true).create(true).open(&self.path)?;
                 self.file = Some(file);
                 self.read_bytes = 0;
                 self.marks = Marks::default();
@@ -261,7 +262,13 @@ impl<'log> Locked<'log> {
         Ok(known)
     }
 
-    fn write(&mut self, key: &str, mark: Word, data: Option<&str>, durable: bool) -> io::Result<()> {
+    fn write(
+        &mut self,
+        key: &str,
+        mark: Word,
+        data: Option<&str>,
+        durable: bool,
+    ) -> io::Result<()> {
         let data = data.map(|text| RawValue::from_string(text.to_owned())).transpose()?;
         self.log.write(Line { key: key.to_owned(), mark, data }, durable)
     }

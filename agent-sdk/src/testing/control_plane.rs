@@ -11,6 +11,7 @@ use futures::Stream;
 use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
 use tokio::io::DuplexStream;
+use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
@@ -53,7 +54,8 @@ impl ControlPlane {
         let (peers, accepted) = mpsc::channel(QUEUE);
         let from_agent = Faults::default();
         let to_agent = Faults::default();
-        let service = Scripted { peers, from_agent: from_agent.clone(), to_agent: to_agent.clone() };
+        let service =
+            Scripted { peers, from_agent: from_agent.clone(), to_agent: to_agent.clone() };
         let incoming = ReceiverStream::new(incoming).map(Ok::<_, std::io::Error>);
         tokio::spawn(async move {
             let service =
@@ -103,6 +105,27 @@ impl ControlPlane {
                 opened.map_err(|error| error.to_string())
             })
         }
+    }
+
+    /// Listens on a TCP port of this machine as well, until the guard is dropped; gives the
+    /// address.
+    pub async fn listen(&self) -> std::io::Result<(String, tokio_util::sync::DropGuard)> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = format!("http://{}", listener.local_addr()?);
+        let connect = self.connect.clone();
+        let ended = CancellationToken::new();
+        let guard = ended.clone().drop_guard();
+        tokio::spawn(ended.clone().run_until_cancelled_owned(async move {
+            while let Ok((mut tcp, _)) = listener.accept().await {
+                let (mut here, there) = tokio::io::duplex(PIPE_BYTES);
+                if tcp.set_nodelay(true).is_err() || connect.send(there).await.is_err() {
+                    return;
+                }
+                let pump = async move { tokio::io::copy_bidirectional(&mut tcp, &mut here).await };
+                tokio::spawn(ended.clone().run_until_cancelled_owned(pump));
+            }
+        }));
+        Ok((address, guard))
     }
 
     /// From now on nobody can connect, or everybody again.
@@ -243,9 +266,10 @@ impl Peer {
     /// Waits for the result of a task.
     pub async fn expect_result(&mut self, task_id: &str) -> v1::TaskResult {
         self.expect(|frame| match frame {
-            connect_request::Frame::Results(results) => results.results.into_iter().find(|result| {
-                result.task.as_ref().is_some_and(|task| task.task_id == task_id)
-            }),
+            connect_request::Frame::Results(results) => results
+                .results
+                .into_iter()
+                .find(|result| result.task.as_ref().is_some_and(|task| task.task_id == task_id)),
             _ => None,
         })
         .await

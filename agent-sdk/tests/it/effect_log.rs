@@ -102,9 +102,9 @@ async fn an_effect_that_was_begun_is_announced_to_the_next_attempt() {
 #[tokio::test]
 async fn a_failure_without_effect_takes_the_beginning_back() {
     let scene = Scene::new();
-    let failed = scene.log.once("a", |_| async {
-        Err::<u32, _>(Failure::retryable("not begun").no_effect())
-    });
+    let failed = scene
+        .log
+        .once("a", |_| async { Err::<u32, _>(Failure::retryable("not begun").no_effect()) });
     failed.await.unwrap_err();
     assert_eq!(scene.again().lock().unwrap().mark("a"), None);
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use agent_sdk::testing::{Fault, task};
+use agent_sdk::testing::{ControlPlane, Fault, task};
+use agent_sdk::{CancellationToken, RunConfig};
 use contracts::v1::{self, connect_request::Frame as Said, connect_response::Frame};
 use serde_json::json;
 
-use crate::session::{Scene, succeeded};
+use crate::session::{Scene, agent, succeeded};
 
 #[tokio::test]
 async fn tasks_go_on_while_the_stream_is_broken_and_stay_with_the_agent() {
@@ -250,4 +251,31 @@ async fn a_task_that_was_told_to_stop_and_is_assigned_again_begins_anew() {
     assert_eq!(succeeded(&peer.expect_result("t1").await), json!({"attempt": 1}));
     peer.acknowledge("t1", false).await;
     scene.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_with_tasks_moves_to_another_address_though_one_is_dead_and_one_is_deaf() {
+    let (mut first, mut second) = (ControlPlane::start(), ControlPlane::start());
+    let (first_address, first_listens) = first.listen().await.unwrap();
+    let (second_address, _listens) = second.listen().await.unwrap();
+    let deaf = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let deaf_address = deaf.local_addr().unwrap().to_string();
+    let (began, release) = Default::default();
+    let shutdown = CancellationToken::new();
+    let config = RunConfig {
+        servers: vec![first_address, deaf_address, second_address],
+        ..RunConfig::default()
+    };
+    let run = tokio::spawn(agent(&began, &release).run(config, shutdown.clone()));
+    let mut peer = first.accept_and_welcome().await;
+    peer.assign(task("t1", "wait", &json!({}))).await;
+    peer.expect_accepted("t1").await;
+    drop(first_listens);
+    let mut peer = second.accept_and_welcome().await;
+    assert_eq!(peer.register.tasks_in_flight[0].task_id, "t1");
+    release.notify_one();
+    peer.expect_result("t1").await;
+    peer.acknowledge("t1", false).await;
+    shutdown.cancel();
+    run.await.unwrap().unwrap();
 }

@@ -27,10 +27,7 @@ async fn place(_: Context, input: Place) -> Result<Place, Failure> {
     Ok(input)
 }
 
-async fn unplace(
-    context: Context,
-    input: UndoInput<Place, Place>,
-) -> Result<Value, Failure> {
+async fn unplace(context: Context, input: UndoInput<Place, Place>) -> Result<Value, Failure> {
     Ok(json!({
         "dir": input.params.project_dir,
         "had_output": input.output.is_some(),
@@ -101,7 +98,8 @@ fn harness() -> Harness {
 #[tokio::test]
 async fn a_field_that_is_left_out_is_inherited() {
     let call = harness();
-    let call = call.task("place").inherited(json!({"project_dir": "/there", "items": [{"count": 1}]}));
+    let call =
+        call.task("place").inherited(json!({"project_dir": "/there", "items": [{"count": 1}]}));
     let output = call.run().await.result.unwrap();
     assert_eq!(output, json!({"project_dir": "/there", "items": []}), "and no other field");
 }

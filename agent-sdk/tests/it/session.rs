@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use agent_sdk::testing::{ControlPlane, Peer, task};
-use agent_sdk::{Action, Agent, CancellationToken, Context, Error, Failure};
+use agent_sdk::{Action, Agent, CancellationToken, Context, Error, Failure, RunConfig};
 use contracts::v1::{
     self, connect_request::Frame as Said, connect_response::Frame, task_result::Outcome,
 };
@@ -44,7 +44,7 @@ impl Scene {
     }
 }
 
-fn agent(began: &Arc<Notify>, release: &Arc<Notify>) -> Agent {
+pub(crate) fn agent(began: &Arc<Notify>, release: &Arc<Notify>) -> Agent {
     let (began, release) = (Arc::clone(began), Arc::clone(release));
     let wait = move |context: Context, _: Value| {
         let (began, release) = (Arc::clone(&began), Arc::clone(&release));
@@ -313,7 +313,10 @@ async fn draining_that_takes_too_long_cancels_what_runs() {
     scene.began.notified().await;
     scene.shutdown.cancel();
     let failure = failed(peer.expect_result("t1").await);
-    assert_eq!((failure.kind(), failure.code.as_str()), (v1::FailureKind::Retryable, "agent_stopping"));
+    assert_eq!(
+        (failure.kind(), failure.code.as_str()),
+        (v1::FailureKind::Retryable, "agent_stopping")
+    );
     peer.acknowledge("t1", false).await;
     scene.run.await.unwrap().unwrap();
 }
@@ -379,4 +382,35 @@ async fn an_agent_whose_card_is_refused_stops_with_the_reason() {
     peer.send(Frame::Fault(status)).await;
     let error = run.await.unwrap().unwrap_err();
     assert!(matches!(error, Error::Refused(_)), "{error}");
+}
+
+#[tokio::test]
+async fn an_address_that_is_wrong_is_named() {
+    for address in ["https://example.org", "http://", "http://a b"] {
+        let config = RunConfig { servers: vec![address.to_owned()], ..RunConfig::default() };
+        let run = Agent::new("tester", "1").run(config, CancellationToken::new());
+        let error = run.await.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("`{address}` is no address")), "{error}");
+    }
+}
+
+/// The bound is wide, for machines that have much else to do; a hop through a timer or a poll
+/// would still be seen.
+#[tokio::test]
+async fn a_round_trip_is_short() {
+    let mut scene = Scene::begin();
+    let mut peer = scene.control_plane.accept_and_welcome().await;
+    let mut times = Vec::new();
+    for number in 0..101 {
+        let id = format!("t{number}");
+        let began = Instant::now();
+        peer.assign(task(&id, "echo", &json!(number))).await;
+        peer.expect_result(&id).await;
+        times.push(began.elapsed());
+        peer.acknowledge(&id, false).await;
+    }
+    times.sort();
+    println!("median {:?}, longest {:?}", times[50], times[100]);
+    assert!(times[50] < Duration::from_millis(5), "median {:?}", times[50]);
+    scene.stop().await;
 }

@@ -137,7 +137,10 @@ fn place(file: &str) -> Result<PathBuf, Failure> {
     };
     let folder = path.parent().unwrap_or(Path::new("/"));
     let folder = folder.canonicalize().map_err(|error| {
-        rejected(&format!("`file` is in a folder that cannot be used: {}: {error}", folder.display()))
+        rejected(&format!(
+            "`file` is in a folder that cannot be used: {}: {error}",
+            folder.display()
+        ))
     })?;
     let path = match path.canonicalize() {
         Ok(path) => path,

@@ -29,8 +29,7 @@ pub fn agent() -> Agent {
                 .expected_duration(Duration::from_millis(1)),
         )
         .action(
-            Action::new("sleep", "Waits, unless it is cancelled.", talk::sleep)
-                .undo(Undo::Nothing),
+            Action::new("sleep", "Waits, unless it is cancelled.", talk::sleep).undo(Undo::Nothing),
         )
         .action(
             Action::new("fail", "Fails as it is told, for a number of attempts.", talk::fail)

@@ -41,7 +41,9 @@ pub struct Slept {
 /// Waits; stops at once when it is cancelled.
 pub async fn sleep(context: Context, input: Sleep) -> Result<Slept, Failure> {
     let duration = input.duration.read().map_err(|reason| {
-        Failure::rejected(format!("`duration` is wrong: {reason}")).code("invalid_input").no_effect()
+        Failure::rejected(format!("`duration` is wrong: {reason}"))
+            .code("invalid_input")
+            .no_effect()
     })?;
     tokio::select! {
         () = tokio::time::sleep(duration) => Ok(Slept { slept: duration.as_secs_f64() }),
@@ -85,7 +87,8 @@ fn parse(text: &str) -> Result<Duration, String> {
             _ => return Err(wrong()),
         };
         rest = &rest[letters..];
-        whole = unit.checked_mul(number).and_then(|part| whole.checked_add(part)).ok_or_else(wrong)?;
+        whole =
+            unit.checked_mul(number).and_then(|part| whole.checked_add(part)).ok_or_else(wrong)?;
     }
     Ok(whole)
 }

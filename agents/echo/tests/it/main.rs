@@ -1,5 +1,4 @@
 //! The echo agent's actions through the harness and over the wire.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
 use std::sync::Arc;
@@ -32,7 +31,16 @@ async fn sleep_takes_text_and_seconds() {
     assert_eq!(slept(json!("1ms")).await.unwrap(), json!({"slept": 0.001}));
     assert_eq!(slept(json!(0.002)).await.unwrap(), json!({"slept": 0.002}));
     assert_eq!(slept(json!(0)).await.unwrap(), json!({"slept": 0.0}));
-    for wrong in [json!("soon"), json!("1"), json!("1s5"), json!(""), json!("-1s"), json!(-1), json!("9d"), json!("99999999999d")] {
+    for wrong in [
+        json!("soon"),
+        json!("1"),
+        json!("1s5"),
+        json!(""),
+        json!("-1s"),
+        json!(-1),
+        json!("9d"),
+        json!("99999999999d"),
+    ] {
         let failure = slept(wrong.clone()).await.unwrap_err();
         assert_eq!(failure.kind(), Kind::Rejected, "{wrong}");
         assert!(failure.message().contains("`duration`"), "{wrong}: {}", failure.message());

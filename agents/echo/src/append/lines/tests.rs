@@ -1,5 +1,4 @@
 //! Lines on real files, with processes that die between any two steps.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -7,10 +6,8 @@ use std::{env, thread};
 
 use super::*;
 
-const APPEND_STEPS: [Step; 4] =
-    [Step::Settled, Step::AppendMarked, Step::Written, Step::Synced];
-const REMOVE_STEPS: [Step; 4] =
-    [Step::Settled, Step::RemoveMarked, Step::Prepared, Step::Replaced];
+const APPEND_STEPS: [Step; 4] = [Step::Settled, Step::AppendMarked, Step::Written, Step::Synced];
+const REMOVE_STEPS: [Step; 4] = [Step::Settled, Step::RemoveMarked, Step::Prepared, Step::Replaced];
 
 struct Scene {
     folder: tempfile::TempDir,
