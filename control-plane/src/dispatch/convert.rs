@@ -402,3 +402,76 @@ pub(crate) fn actions_to_proto(views: Vec<ActionView>) -> Vec<v1::ActionMetrics>
     };
     views.into_iter().map(convert).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::card::ActionSpec;
+    use super::super::matcher::tests::world::order;
+    use super::*;
+
+    fn assign(number: u32, input_bytes: usize) -> Outgoing {
+        let input = format!("\"{}\"", "x".repeat(input_bytes));
+        let order = engine::task::TaskOrder { input: input.into(), ..order("w", number) };
+        Outgoing::Assign(Box::new(Assignment {
+            action: Arc::new(ActionSpec::undeclared(&order.action)),
+            order: Arc::new(order),
+            lease: LeaseToken { epoch: 1, attempt: 1, counter: u64::from(number) },
+            checkpoint: None,
+            at: Instant(1_700_000_000_000_000),
+        }))
+    }
+
+    fn shapes(frames: Vec<Outgoing>) -> Vec<String> {
+        let shape = |response: v1::ConnectResponse| match response.frame {
+            Some(connect_response::Frame::Assign(it)) => format!("assign {}", it.tasks.len()),
+            Some(connect_response::Frame::ResultsAck(it)) => format!("ack {}", it.acks.len()),
+            Some(connect_response::Frame::Ping(_)) => "ping".to_owned(),
+            other => format!("{other:?}"),
+        };
+        responses(frames, &Clocks::default()).into_iter().map(shape).collect()
+    }
+
+    #[test]
+    fn neighbours_are_put_together_and_order_is_kept() {
+        let ack = || Outgoing::Ack { key: order("w", 1).key, duplicate: false };
+        let ping = Outgoing::Ping { nonce: 1 };
+        let frames = vec![assign(1, 1), assign(2, 1), ping, assign(3, 1), ack(), ack()];
+        assert_eq!(shapes(frames), ["assign 2", "ping", "assign 1", "ack 2"]);
+    }
+
+    #[test]
+    fn large_tasks_do_not_share_a_frame() {
+        let large = limits::ASSIGN_BYTES - 2_000;
+        let frames = vec![assign(1, large), assign(2, large), assign(3, 1), assign(4, 10)];
+        assert_eq!(shapes(frames), ["assign 1", "assign 3"]);
+    }
+
+    #[test]
+    fn a_task_has_the_nearer_of_both_deadlines() {
+        let Outgoing::Assign(mut assignment) = assign(1, 1) else { panic!("an assignment") };
+        let seconds = |assignment: &Assignment| {
+            task(assignment, &Clocks::default()).deadline.map(|deadline| deadline.seconds)
+        };
+        assert_eq!(seconds(&assignment), None);
+        let order = Arc::make_mut(&mut assignment.order);
+        order.timeout = Some(Duration::from_secs(30));
+        assert_eq!(seconds(&assignment), Some(1_700_000_030));
+        let order = Arc::make_mut(&mut assignment.order);
+        order.deadline = Some(Instant(1_700_000_010_500_000));
+        assert_eq!(seconds(&assignment), Some(1_700_000_010));
+    }
+
+    #[test]
+    fn long_texts_are_cut_at_the_end_of_a_character() {
+        let text = cut("é".repeat(limits::TEXT_BYTES_MAX));
+        assert_eq!(text.len(), limits::TEXT_BYTES_MAX);
+        assert_eq!(cut_to("aé".to_owned(), 2), "a");
+    }
+
+    #[test]
+    fn figures_of_usage_that_are_no_figures_are_nothing() {
+        let usage = v1::Usage { input_tokens: -1, output_tokens: 2, cost: f64::NAN };
+        let expected = Usage { input_tokens: 0, output_tokens: 2, cost: 0.0 };
+        assert_eq!(usage_of(usage), expected);
+    }
+}

@@ -136,6 +136,7 @@ impl Matcher {
             lease_until: self.now.after(self.clocks.lease),
             timeout_at: None,
             cancel_until: None,
+            start_again_at: None,
             trial,
         }));
         agent.tasks.insert(key);
@@ -198,6 +199,7 @@ impl Matcher {
             lease_until: self.now.after(self.clocks.lease),
             timeout_at: task.order.timeout.map(|timeout| self.now.after(timeout)),
             cancel_until: None,
+            start_again_at: None,
             trial: false,
         }));
         agent.tasks.insert(key);

@@ -159,17 +159,25 @@ impl Matcher {
         }
         if task.order.delivery == Delivery::AtMostOnce {
             out.phase = Phase::AwaitsStarted;
-            let (lease, attempt, agent) = (out.lease, task.order.attempt, out.agent);
-            let agent = self.registry.get(agent).map(|agent| agent.as_ref());
-            let task = TaskReport { key, attempt, agent, outcome: TaskOutcome::Started };
-            let report = Report { task, lease: Some(lease), confidence: None, usage: None };
-            self.effects.reports.push((report, Subject::Started { key, lease }));
+            self.report_started(key);
         } else {
             out.phase = Phase::Running;
             out.timeout_at = task.order.timeout.map(|timeout| self.now.after(timeout));
         }
         self.schedule_task(key);
         self.update(key, UpdateKind::Accepted);
+    }
+
+    /// Asks the sink to make it durable that a task starts which must run at most once.
+    pub(super) fn report_started(&mut self, key: TaskKey) {
+        let Some(task) = self.tasks.get_mut(&key) else { return };
+        let State::Out(out) = &mut task.state else { return };
+        out.start_again_at = None;
+        let (lease, attempt, agent) = (out.lease, task.order.attempt, out.agent);
+        let agent = self.registry.get(agent).map(|agent| agent.as_ref());
+        let task = TaskReport { key, attempt, agent, outcome: TaskOutcome::Started };
+        let report = Report { task, lease: Some(lease), confidence: None, usage: None };
+        self.effects.reports.push((report, Subject::Started { key, lease }));
     }
 
     fn hear_result(&mut self, id: AgentId, settled: Settled) {

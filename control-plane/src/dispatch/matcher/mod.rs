@@ -20,7 +20,7 @@ mod view;
 mod why;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub(super) use sessions::{PollStart, Refusal, Taken};
 pub use view::Offer;
@@ -107,6 +107,8 @@ struct Out {
     lease_until: Instant,
     timeout_at: Option<Instant>,
     cancel_until: Option<Instant>,
+    /// Nobody answered that it starts; it is reported again.
+    start_again_at: Option<Instant>,
     /// It tries whether an open circuit breaker may close.
     trial: bool,
 }
@@ -291,10 +293,12 @@ impl Matcher {
         };
         self.counts.queued += 1;
         self.tasks.insert(key, task);
-        if let Some(claim) = self.claims.remove(&key)
-            && self.claim(key, claim.agent, claim.lease)
-        {
-            return;
+        if let Some(claim) = self.claims.remove(&key) {
+            if self.claim(key, claim.agent, claim.lease) {
+                return;
+            }
+            let reason = "the claim is of another attempt";
+            self.send(claim.agent, Outgoing::LeaseLost { key, reason });
         }
         self.enqueue(key);
         self.match_lane(lane);
@@ -393,6 +397,7 @@ impl Matcher {
         match &mut task.state {
             State::Out(out) if out.phase == Phase::AwaitsStarted => {
                 out.phase = Phase::Running;
+                out.start_again_at = None;
                 out.timeout_at = task.order.timeout.map(|timeout| self.now.after(timeout));
                 let (agent, lease) = (out.agent, out.lease);
                 let cancelled = out.cancel_until.is_some();

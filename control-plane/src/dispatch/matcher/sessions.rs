@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::task::TaskKey;
+use engine::task::{Delivery, TaskKey};
 
 use super::super::card::Registration;
 use super::super::lease::LeaseToken;
@@ -65,8 +65,9 @@ impl Matcher {
         self.counts.agents += 1;
         let kept = self.keep(id, &claims);
         self.lanes.refresh(id, &mut self.registry);
-        if !polls {
-            self.send(id, Outgoing::Registered { token, kept });
+        if !polls && let Some(found) = self.registry.session_mut(session) {
+            // Ahead of what keeping the tasks has put there: it is always the first frame.
+            found.outbox.push_front(Outgoing::Registered { token, kept });
         }
         if self.registry.get(id).is_some_and(|agent| agent.draining) {
             self.send(id, Outgoing::Drain { reason: "it was asked to drain before".to_owned() });
@@ -142,11 +143,25 @@ impl Matcher {
             State::Out(out) if out.lease == lease && out.agent == id => {
                 out.lease_until = until;
                 self.accept(key);
+                self.tell_again(key);
                 true
             }
             State::Ended(ended) => ended.origin.is_some_and(|(_, own)| own == lease),
             State::Waiting(_) => self.claim(key, id, lease),
             State::Out(_) => self.recent.contains(key, lease),
+        }
+    }
+
+    /// What may have been lost with the old stream is said once more.
+    fn tell_again(&mut self, key: TaskKey) {
+        let Some(task) = self.tasks.get(&key) else { return };
+        let State::Out(out) = &task.state else { return };
+        let (agent, lease) = (out.agent, out.lease);
+        if let Some(until) = out.cancel_until {
+            let (reason, grace) = ("it was cancelled".to_owned(), until.since(self.now));
+            self.send(agent, Outgoing::Cancel { key, lease, reason, grace });
+        } else if out.phase == Phase::Running && task.order.delivery == Delivery::AtMostOnce {
+            self.send(agent, Outgoing::Proceed { key, lease });
         }
     }
 

@@ -246,8 +246,19 @@ impl Matcher {
                 }
                 self.match_agent(agent);
             }
-            None => {}
+            None => self.start_again_later(key),
         }
+    }
+
+    fn start_again_later(&mut self, key: TaskKey) {
+        let again_at = self.now.after(self.clocks.report_again);
+        let Some(task) = self.tasks.get_mut(&key) else { return };
+        if let State::Out(out) = &mut task.state
+            && out.phase == Phase::AwaitsStarted
+        {
+            out.start_again_at = Some(again_at);
+        }
+        self.schedule_task(key);
     }
 
     fn ended_answered(&mut self, key: TaskKey, attempt: u32, ack: Option<ReportAck>) {

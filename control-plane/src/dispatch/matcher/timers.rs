@@ -62,8 +62,8 @@ impl Task {
             }
             State::Out(out) => {
                 let accept = (out.phase == Phase::Assigned).then_some(out.accept_by);
-                let all = [accept, Some(out.lease_until), out.timeout_at, out.cancel_until];
-                all.into_iter().flatten().min()
+                let ends = [Some(out.lease_until), out.timeout_at, out.cancel_until];
+                ends.into_iter().chain([accept, out.start_again_at]).flatten().min()
             }
             State::Ended(ended) if ended.pending => None,
             State::Ended(ended) => Some(ended.again_at),
@@ -197,6 +197,8 @@ impl Matcher {
             self.time_out(key);
         } else if is_due(Some(out.lease_until)) {
             self.lose(key, Loss::LeaseEnded);
+        } else if is_due(out.start_again_at) {
+            self.report_started(key);
         }
     }
 

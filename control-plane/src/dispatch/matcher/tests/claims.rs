@@ -159,7 +159,8 @@ fn what_was_begun_and_nobody_claims_goes_to_a_person() {
     world.act(|matcher| matcher.expect(begun(2), GRACE));
     let agent = reconnect(&mut world, "a", &[(key("w", 2), OLD)]);
     let frames = world.frames(agent);
-    assert!(frames.iter().any(|it| matches!(it, Outgoing::Proceed { .. })), "{frames:?}");
+    let expected = matches!(frames[..], [Outgoing::Registered { .. }, Outgoing::Proceed { .. }]);
+    assert!(expected, "{frames:?}");
     world.pass_secs(3);
     assert_eq!(world.reports.len(), 1);
     assert_eq!(world.reports[0].0.task.key, key("w", 1));
@@ -207,4 +208,36 @@ fn an_agent_told_to_drain_drains_on_after_a_reconnect_of_the_same_process() {
     assert_eq!(world.assigned(agent), [""; 0]);
     let agent = world.agent("a", 1);
     assert_eq!(world.assigned(agent), ["w/1"], "a new process is another matter");
+}
+
+#[test]
+fn what_was_lost_with_the_old_stream_is_said_once_more() {
+    let mut world = World::new();
+    let agent = world.agent("a", 2);
+    world.submit(TaskOrder { delivery: Delivery::AtMostOnce, ..order("w", 1) });
+    world.submit(order("w", 2));
+    let tasks: Vec<_> =
+        world.assignments(agent).iter().map(|it| (it.order.key, it.lease)).collect();
+    world.accept(agent, tasks[0]);
+    world.accept(agent, tasks[1]);
+    assert_eq!(world.outcomes(), [TaskOutcome::Started]);
+    world.act(|matcher| matcher.cancel(key("w", 2), "enough", GRACE));
+    world.gone(agent);
+    let agent = reconnect(&mut world, "a", &tasks);
+    let frames = world.frames(agent);
+    let expected = matches!(
+        frames[..],
+        [Outgoing::Registered { .. }, Outgoing::Proceed { .. }, Outgoing::Cancel { .. }]
+    );
+    assert!(expected, "{frames:?}");
+}
+
+#[test]
+fn a_remembered_claim_of_another_attempt_is_told_that_it_lost() {
+    let mut world = World::new();
+    let agent = reconnect(&mut world, "a", &[(key("w", 1), OLD)]);
+    world.frames(agent);
+    world.act(|matcher| matcher.expect(TaskOrder { attempt: 2, ..adopted(1) }, GRACE));
+    let frames = world.frames(agent);
+    assert!(matches!(frames[..], [Outgoing::LeaseLost { .. }]), "{frames:?}");
 }

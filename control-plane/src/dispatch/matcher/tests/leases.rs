@@ -273,3 +273,17 @@ fn a_refused_start_takes_the_task_from_the_agent() {
     assert!(matches!(frames[..], [Outgoing::LeaseLost { .. }]), "{frames:?}");
     assert_eq!(world.matcher.counts().running, 0);
 }
+
+#[test]
+fn a_start_that_nobody_answers_is_reported_again() {
+    let mut world = World::new();
+    let agent = world.agent("a", 1);
+    world.submit(at_most_once(1));
+    let task = world.one(agent);
+    world.accept(agent, task);
+    world.answer_all(None);
+    world.pass_alive(1, &[agent]);
+    assert_eq!(world.outcomes(), [TaskOutcome::Started]);
+    let frames = world.frames(agent);
+    assert!(frames.iter().any(|it| matches!(it, Outgoing::Proceed { .. })), "{frames:?}");
+}

@@ -8,4 +8,4 @@ mod polls;
 mod properties;
 mod reports;
 mod waiting;
-pub(super) mod world;
+pub(in crate::dispatch) mod world;
