@@ -394,8 +394,8 @@ async fn an_address_that_is_wrong_is_named() {
     }
 }
 
-/// The bound is wide, for machines that have much else to do; a hop through a timer or a poll
-/// would still be seen.
+/// A hop through a timer would cost a millisecond each time. Of a hundred trips the tenth counts:
+/// the machine may have much else to do, but not all the time.
 #[tokio::test]
 async fn a_round_trip_is_short() {
     let mut scene = Scene::begin();
@@ -410,7 +410,7 @@ async fn a_round_trip_is_short() {
         peer.acknowledge(&id, false).await;
     }
     times.sort();
-    println!("median {:?}, longest {:?}", times[50], times[100]);
-    assert!(times[50] < Duration::from_millis(5), "median {:?}", times[50]);
+    println!("shortest {:?}, median {:?}, longest {:?}", times[0], times[50], times[100]);
+    assert!(times[10] < Duration::from_millis(1), "the tenth took {:?}", times[10]);
     scene.stop().await;
 }
