@@ -110,9 +110,7 @@ fn shown_max(given: Option<u32>) -> Result<usize, Error> {
     let most = limits::FINDINGS_SHOWN_MAX;
     match usize::try_from(given) {
         Ok(count) if count <= most => Ok(count),
-        _ => Err(Error::Input(format!(
-            "max_findings: {given} is more than {most}"
-        ))),
+        _ => Err(Error::Input(format!("max_findings: {given} is more than {most}"))),
     }
 }
 
@@ -121,9 +119,7 @@ fn score_min(given: Option<f64>) -> Result<f64, Error> {
     if (0.0..=100.0).contains(&score) {
         Ok(score)
     } else {
-        Err(Error::Input(format!(
-            "min_score: {score} is not between 0 and 100"
-        )))
+        Err(Error::Input(format!("min_score: {score} is not between 0 and 100")))
     }
 }
 
@@ -163,13 +159,7 @@ impl Sums {
         self.source(path, language, content, cancelled);
     }
 
-    fn source(
-        &mut self,
-        path: &str,
-        language: Language,
-        text: &str,
-        cancelled: &dyn Fn() -> bool,
-    ) {
+    fn source(&mut self, path: &str, language: Language, text: &str, cancelled: &dyn Fn() -> bool) {
         let lines = u32::try_from(text.lines().count()).unwrap_or(u32::MAX);
         self.files += 1;
         self.lines += u64::from(lines);
@@ -231,9 +221,7 @@ impl Sums {
         let findings_total = self.findings.len() as u64;
         self.findings.sort_by(|left, right| {
             let order = left.severity.cmp(&right.severity);
-            order
-                .then_with(|| left.file.cmp(&right.file))
-                .then(left.line.cmp(&right.line))
+            order.then_with(|| left.file.cmp(&right.file)).then(left.line.cmp(&right.line))
         });
         self.findings.truncate(shown_max);
         Report {
@@ -261,27 +249,15 @@ fn judge(path: &str, structure: &Structure) -> Vec<Finding> {
         Finding::new(error, path, *line, message)
     });
     let functions = structure.functions.iter();
-    syntax
-        .chain(functions.flat_map(|function| judge_function(path, function)))
-        .collect()
+    syntax.chain(functions.flat_map(|function| judge_function(path, function))).collect()
 }
 
 fn judge_function(path: &str, function: &Function) -> Vec<Finding> {
-    let Function {
-        name,
-        line,
-        lines,
-        complexity,
-        nesting,
-    } = function;
+    let Function { name, line, lines, complexity, nesting } = function;
     let mut findings = Vec::new();
     let mut tell = |rule, message| findings.push(Finding::new(rule, path, *line, message));
     let grave = |is_error| {
-        if is_error {
-            Severity::Error
-        } else {
-            Severity::Warning
-        }
+        if is_error { Severity::Error } else { Severity::Warning }
     };
     if *lines > limits::FUNCTION_LINES_MAX {
         let most = limits::FUNCTION_LINES_MAX;

@@ -127,10 +127,7 @@ mod tests {
         values
             .into_iter()
             .enumerate()
-            .map(|(index, hash)| Token {
-                hash,
-                line: u32::try_from(index / 5).unwrap_or(0) + 1,
-            })
+            .map(|(index, hash)| Token { hash, line: u32::try_from(index / 5).unwrap_or(0) + 1 })
             .collect()
     }
 

@@ -38,13 +38,7 @@ impl Finding {
         line: u32,
         message: String,
     ) -> Self {
-        Self {
-            rule,
-            severity,
-            file: file.to_owned(),
-            line,
-            message,
-        }
+        Self { rule, severity, file: file.to_owned(), line, message }
     }
 }
 

@@ -12,8 +12,7 @@ const ENDINGS: [&str; 21] = [
 
 /// Whether the look of this file is checked.
 pub fn applies(path: &str) -> bool {
-    path.rsplit_once('.')
-        .is_some_and(|(_, ending)| ENDINGS.contains(&ending))
+    path.rsplit_once('.').is_some_and(|(_, ending)| ENDINGS.contains(&ending))
 }
 
 /// How often something was seen, and where first.
@@ -85,11 +84,7 @@ pub fn check(file: &str, text: &str) -> Vec<Finding> {
 }
 
 fn lines(count: u32) -> String {
-    if count == 1 {
-        "1 line".to_owned()
-    } else {
-        format!("{count} lines")
-    }
+    if count == 1 { "1 line".to_owned() } else { format!("{count} lines") }
 }
 
 #[cfg(test)]
@@ -98,10 +93,7 @@ mod tests {
 
     fn rules(text: &str) -> Vec<(&'static str, u32)> {
         let findings = check("a.ts", text);
-        findings
-            .iter()
-            .map(|finding| (finding.rule, finding.line))
-            .collect()
+        findings.iter().map(|finding| (finding.rule, finding.line)).collect()
     }
 
     #[test]

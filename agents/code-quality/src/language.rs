@@ -94,8 +94,13 @@ fn python(kind: &str) -> Meaning {
     match kind {
         "function_definition" | "lambda" => Meaning::Function,
         "if_statement" | "for_statement" | "while_statement" => Meaning::Branch,
-        "elif_clause" | "except_clause" | "conditional_expression" | "boolean_operator"
-        | "case_clause" | "for_in_clause" | "if_clause" => Meaning::Decision,
+        "elif_clause"
+        | "except_clause"
+        | "conditional_expression"
+        | "boolean_operator"
+        | "case_clause"
+        | "for_in_clause"
+        | "if_clause" => Meaning::Decision,
         "match_statement" | "try_statement" => Meaning::Level,
         "comment" => Meaning::Comment,
         _ => Meaning::Other,

@@ -37,9 +37,7 @@ pub fn agent() -> Agent {
 
 async fn code_quality_check(context: Context, input: Input) -> Result<Report, Failure> {
     let token = context.cancelled().clone();
-    let report = context
-        .blocking(move || check(&input, &|| token.is_cancelled()))
-        .await?;
+    let report = context.blocking(move || check(&input, &|| token.is_cancelled())).await?;
     report.map_err(|error| match error {
         Error::Input(message) => Failure::rejected(message).code("invalid_input").no_effect(),
         Error::Cancelled => Failure::cancelled(""),

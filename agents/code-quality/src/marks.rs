@@ -3,12 +3,8 @@
 use crate::finding::{Finding, Severity};
 
 // Put together, so that this file bears none itself.
-const MARKS: [&str; 4] = [
-    concat!("TO", "DO"),
-    concat!("FIX", "ME"),
-    concat!("HA", "CK"),
-    concat!("XX", "X"),
-];
+const MARKS: [&str; 4] =
+    [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("HA", "CK"), concat!("XX", "X")];
 
 /// The marks in the comments of a file.
 pub fn check(file: &str, comments: &[(u32, String)]) -> Vec<Finding> {

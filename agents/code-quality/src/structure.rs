@@ -67,8 +67,7 @@ fn parse(language: Language, text: &str, cancelled: &dyn Fn() -> bool) -> Option
     parser.set_language(&language.grammar()).ok()?;
     let started = Instant::now();
     // True stops the parser.
-    let mut stop =
-        |_: &ParseState| cancelled() || started.elapsed() > limits::PARSE_TIME_MAX;
+    let mut stop = |_: &ParseState| cancelled() || started.elapsed() > limits::PARSE_TIME_MAX;
     let options = ParseOptions::new().progress_callback(&mut stop);
     let bytes = text.as_bytes();
     let mut read = |offset: usize, _| bytes.get(offset..).unwrap_or_default();
@@ -210,10 +209,7 @@ impl<'t> Walk<'t> {
     fn token(&mut self, node: Node<'t>) {
         let mut hasher = DefaultHasher::new();
         self.slice(node).hash(&mut hasher);
-        self.structure.tokens.push(Token {
-            hash: hasher.finish(),
-            line: line_of(node),
-        });
+        self.structure.tokens.push(Token { hash: hasher.finish(), line: line_of(node) });
     }
 
     /// Its own name, else that of the variable or field which it is given to.
@@ -221,9 +217,7 @@ impl<'t> Walk<'t> {
         let own = node.child_by_field_name("name");
         let given = || {
             let parent = self.parents.last()?;
-            parent
-                .child_by_field_name("name")
-                .or_else(|| parent.child_by_field_name("key"))
+            parent.child_by_field_name("name").or_else(|| parent.child_by_field_name("key"))
         };
         match own.or_else(given) {
             Some(name) => format!("`{}`", self.slice(name)),
@@ -247,8 +241,6 @@ fn to_u32(row: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     fn check(language: Language, text: &str) -> Structure {
@@ -272,21 +264,20 @@ mod tests {
     #[test]
     fn typescript_is_measured() {
         let text = "export function f(a: number): number {\n  if (a > 1 && a < 5) {\n    \
-                    for (const x of [1]) { a += x ?? 0; }\n  } else if (a > 9) {\n    return 1;\n  }\n  \
+                    for (const x of [1]) { a += x ?? 0; }\n  } else if (a > 9) {\n    \
+                    return 1;\n  }\n  \
                     switch (a) { case 1: return 2; default: return 3; }\n}\n\
                     const g = (b: string) => b ? 1 : 2;\n\
                     class C { m() { try { f(1); } catch (e) { throw e; } } }\n";
         let structure = check(Language::TypeScript, text);
         assert_eq!(structure.syntax_errors, [0u32; 0]);
-        assert_eq!(
-            figures(&structure),
-            [("`f`", 8, 7, 2), ("`g`", 1, 2, 0), ("`m`", 1, 2, 1)]
-        );
+        assert_eq!(figures(&structure), [("`f`", 8, 7, 2), ("`g`", 1, 2, 0), ("`m`", 1, 2, 1)]);
     }
 
     #[test]
     fn javascript_with_jsx_is_measured() {
-        let text = "#!/usr/bin/env node\nconst a = () => <p>{x && <b/>}</p>;\nmodule.exports = { a };\n";
+        let text =
+            "#!/usr/bin/env node\nconst a = () => <p>{x && <b/>}</p>;\nmodule.exports = { a };\n";
         let structure = check(Language::JavaScript, text);
         assert_eq!(structure.syntax_errors, [0u32; 0]);
         assert_eq!(figures(&structure), [("`a`", 1, 2, 0)]);
@@ -307,7 +298,8 @@ mod tests {
 
     #[test]
     fn rust_is_measured() {
-        let text = "/// Doc.\nfn f(a: Option<u8>) -> u8 {\n    let g = |x: u8| x > 1 || x == 0;\n    \
+        let text = "/// Doc.\nfn f(a: Option<u8>) -> u8 {\n    \
+                    let g = |x: u8| x > 1 || x == 0;\n    \
                     match a {\n        Some(1) => 1,\n        Some(x) if g(x) => 2,\n        \
                     _ => if g(1) { 3 } else if g(2) { 4 } else { 5 },\n    }\n}\n";
         let structure = check(Language::Rust, text);

@@ -13,10 +13,7 @@ use crate::limits;
 static PATTERNS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
     let patterns = [
         (r"\b[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s'`<>]+", "<url>"),
-        (
-            r"(?i)\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b",
-            "<id>",
-        ),
+        (r"(?i)\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "<id>"),
         (
             r"\b\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|[+-]\d{2}:?\d{2})?)?",
             "<time>",
@@ -41,9 +38,10 @@ static SECRETS: LazyLock<[Regex; 2]> = LazyLock::new(|| {
     let compile = |pattern| Regex::new(pattern).expect("a test compiles every pattern");
     [
         compile(r"(://[^\s:/@]*:)[^\s/@]+(@)"),
-        compile(
-            r#"(?i)((?:password|passwd|secret|token|api[_-]?key|authorization)["']?\s*(?:=|:)\s*(?:bearer\s+)?["']?)[^\s"',;&]+()"#,
-        ),
+        compile(concat!(
+            r#"(?i)((?:password|passwd|secret|token|api[_-]?key|authorization)["']?"#,
+            r#"\s*(?:=|:)\s*(?:bearer\s+)?["']?)[^\s"',;&]+()"#,
+        )),
     ]
 });
 

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use agent_sdk::{Action, Agent, Context, Failure, Undo, UndoInput};
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 
 use crate::tracker::{Error, LogError, Logged, Removed, TrackErrors, Tracked, Tracker};
 
@@ -37,7 +37,7 @@ fn log_error(tracker: Arc<Tracker>) -> Action {
         async move {
             let task = context.clone();
             let work = move || -> Result<Logged, Error> {
-                tracker.log_error(&input, task.idempotency_key(), task.run_id(), Utc::now())
+                tracker.log_error(&input, task.idempotency_key(), task.run_id(), now())
             };
             context.blocking(work).await?.map_err(failure)
         }
@@ -53,7 +53,7 @@ fn remove_error(tracker: Arc<Tracker>) -> Action {
         async move {
             let task = context.clone();
             let work = move || -> Result<Removed, Error> {
-                tracker.remove_error(task.idempotency_key(), Utc::now())
+                tracker.remove_error(task.idempotency_key(), now())
             };
             context.blocking(work).await?.map_err(failure)
         }
@@ -66,14 +66,17 @@ fn track_errors(tracker: Arc<Tracker>) -> Action {
     let handler = move |context: Context, input: TrackErrors| {
         let tracker = Arc::clone(&tracker);
         async move {
-            let work = move || -> Result<Tracked, Error> {
-                tracker.track_errors(&input, Utc::now())
-            };
+            let work = move || -> Result<Tracked, Error> { tracker.track_errors(&input, now()) };
             context.blocking(work).await?.map_err(failure)
         }
     };
     let description = "Tells which errors were logged of late, and the rate of failed tries.";
     Action::new("track_errors", description, handler).undo(Undo::Nothing)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the wiring hands the time in")]
+fn now() -> DateTime<Utc> {
+    Utc::now()
 }
 
 fn failure(error: Error) -> Failure {

@@ -86,10 +86,7 @@ impl Entry {
 impl Log {
     /// The log in this folder, which is made when it is needed.
     pub fn new(folder: PathBuf) -> Self {
-        Self {
-            folder,
-            index: Mutex::default(),
-        }
+        Self { folder, index: Mutex::default() }
     }
 
     /// Writes a record unless its key is known.
@@ -175,10 +172,7 @@ impl<'a> Open<'a> {
         let metadata = self.file.metadata()?;
         let file = identity(&metadata);
         if file != index.file || metadata.len() < index.offset {
-            *index = Index {
-                file,
-                ..Index::default()
-            };
+            *index = Index { file, ..Index::default() };
         }
         if metadata.len() == index.offset {
             return Ok(());
@@ -295,8 +289,6 @@ fn identity(metadata: &fs::Metadata) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     fn time(seconds: i64) -> DateTime<Utc> {

@@ -129,9 +129,7 @@ pub struct Tracker {
 impl Tracker {
     /// The tracker of the log in this folder.
     pub fn new(folder: PathBuf) -> Self {
-        Self {
-            log: Log::new(folder),
-        }
+        Self { log: Log::new(folder) }
     }
 
     /// Logs an error once for the key.
@@ -168,9 +166,7 @@ impl Tracker {
     /// Takes back what was logged under the key, now or later.
     pub fn remove_error(&self, key: &str, now: DateTime<Utc>) -> Result<Removed, Error> {
         let record = self.log.remove(key, now).map_err(Error::Log)?;
-        Ok(Removed {
-            removed: record.is_some(),
-        })
+        Ok(Removed { removed: record.is_some() })
     }
 
     /// Sums up the window that ends now.
@@ -192,10 +188,7 @@ impl Tracker {
             failed,
             window_seconds: window.as_secs_f64(),
             fingerprints_total: fingerprints.len() as u64,
-            fingerprints: fingerprints
-                .into_iter()
-                .take(limits::FINGERPRINTS_SHOWN_MAX)
-                .collect(),
+            fingerprints: fingerprints.into_iter().take(limits::FINGERPRINTS_SHOWN_MAX).collect(),
             collected_at: rfc3339(now),
         })
     }
@@ -235,9 +228,7 @@ fn window_of(input: &TrackErrors) -> Result<Duration, Error> {
     let Some(span) = &input.window else {
         return Ok(limits::WINDOW);
     };
-    let window = span
-        .duration()
-        .map_err(|what| Error::Input(format!("window: {what}")))?;
+    let window = span.duration().map_err(|what| Error::Input(format!("window: {what}")))?;
     if window > limits::WINDOW_MAX {
         let days = limits::WINDOW_MAX.as_secs() / 86_400;
         return Err(Error::Input(format!("window: at most {days} days")));
@@ -308,8 +299,6 @@ fn rfc3339(time: DateTime<Utc>) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use serde_json::json;
 
     use super::*;

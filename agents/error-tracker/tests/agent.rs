@@ -1,5 +1,4 @@
 //! The agent through the harness, on a real log.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use agent_sdk::Kind;
 use agent_sdk::testing::Harness;
@@ -48,7 +47,8 @@ async fn a_repeated_task_logs_once_and_its_undo_removes_that_record() {
     let again = log("a", "one").await.result.unwrap();
     assert_eq!(first, again);
     log("b", "two").await.result.unwrap();
-    let undo = |key: &'static str| harness.undo_task("log_error", json!({}), Value::Null).key(key).run();
+    let undo =
+        |key: &'static str| harness.undo_task("log_error", json!({}), Value::Null).key(key).run();
     assert_eq!(undo("a").await.result.unwrap()["removed"], true);
     assert_eq!(undo("a").await.result.unwrap()["removed"], false);
     let tracked = harness.call("track_errors", json!({})).await.unwrap();

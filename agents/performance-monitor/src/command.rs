@@ -16,20 +16,18 @@ pub async fn run(project: &Project, manifest: &Manifest, plan: Plan) -> Result<O
     // What a build leaves must not lie in the project.
     let build = tempfile::tempdir().map_err(Error::Io)?;
     let build = build.path().to_string_lossy();
-    let variables = [
-        ("CARGO_TARGET_DIR", build.as_ref()),
-        ("PYTHONDONTWRITEBYTECODE", "1"),
-    ];
+    let variables = [("CARGO_TARGET_DIR", build.as_ref()), ("PYTHONDONTWRITEBYTECODE", "1")];
     let start = || {
         Process::start(&manifest.start, project.root(), &variables)
             .map_err(|error| not_started(manifest, &error))
     };
     let mut process = start()?;
     let first = timeout(limits::COMMAND_FIRST_TIME_MAX, process.wait()).await;
-    let tail = process.printed().tail();
     match first {
         Ok(Ok(status)) if status.success() => process.stop().await,
         Ok(Ok(status)) => {
+            process.printed().finished().await;
+            let tail = process.printed().tail();
             return Err(Error::Start(format!(
                 "the command ended with {status}; it printed: {tail}"
             )));

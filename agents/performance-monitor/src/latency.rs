@@ -52,8 +52,6 @@ fn milliseconds(duration: Duration) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     fn of(millis: impl IntoIterator<Item = u64>) -> Option<Latency> {
@@ -63,14 +61,7 @@ mod tests {
     #[test]
     fn percentiles_are_measured_values() {
         let latency = of((1..=100).rev()).unwrap();
-        let expect = Latency {
-            min: 1.0,
-            mean: 50.5,
-            p50: 50.0,
-            p90: 90.0,
-            p99: 99.0,
-            max: 100.0,
-        };
+        let expect = Latency { min: 1.0, mean: 50.5, p50: 50.0, p90: 90.0, p99: 99.0, max: 100.0 };
         assert_eq!(latency, expect);
         let one = of([7]).unwrap();
         assert_eq!((one.min, one.p50, one.p99, one.max), (7.0, 7.0, 7.0, 7.0));

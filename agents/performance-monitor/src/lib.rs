@@ -62,7 +62,7 @@ async fn performance_test(context: Context, input: Input) -> Result<Report, Fail
 }
 
 async fn collect_metrics(context: Context, _: CollectMetrics) -> Result<Metrics, Failure> {
-    let now = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+    let now = now();
     tokio::select! {
         () = context.cancelled().cancelled() => Err(Failure::cancelled("")),
         metrics = metrics::collect(now) => metrics.map_err(|error| {
@@ -70,6 +70,11 @@ async fn collect_metrics(context: Context, _: CollectMetrics) -> Result<Metrics,
             Failure::permanent(message).code("no_metrics").no_effect()
         }),
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the wiring hands the time in")]
+fn now() -> String {
+    Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 fn failure(error: Error) -> Failure {

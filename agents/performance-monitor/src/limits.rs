@@ -29,6 +29,8 @@ pub const START_TIME_MAX: Duration = Duration::from_secs(15);
 pub const HEALTH_INTERVAL: Duration = Duration::from_millis(25);
 /// How long a server may take to end by itself.
 pub const STOP_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long the last words of an ended process are waited for.
+pub const LAST_WORDS_TIME_MAX: Duration = Duration::from_millis(500);
 /// How much of what a process prints is kept, in bytes.
 pub const PRINTED_BYTES_MAX: usize = 16 * 1024;
 /// How much of it a failure quotes, in characters.

@@ -106,8 +106,7 @@ async fn work(target: &Target, left: &AtomicU32, until: Instant) -> Outcome {
 
 fn take(left: &AtomicU32) -> bool {
     let next = |left: u32| left.checked_sub(1);
-    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
-        .is_ok()
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
 }
 
 impl Outcome {
@@ -136,9 +135,8 @@ impl Connection {
             stream.set_nodelay(true).map_err(|_| Broken)?;
             handshake(TokioIo::new(stream)).await.map_err(|_| Broken)
         };
-        let (sender, connection) = timeout(limits::CONNECT_TIME_MAX, connect)
-            .await
-            .map_err(|_| Broken)??;
+        let (sender, connection) =
+            timeout(limits::CONNECT_TIME_MAX, connect).await.map_err(|_| Broken)??;
         let driver = tokio::spawn(async move {
             // Its errors come out at the requests.
             let _ = connection.await;
@@ -163,9 +161,7 @@ impl Connection {
             }
             Ok(status)
         };
-        timeout(limits::REQUEST_TIME_MAX, exchange)
-            .await
-            .map_err(|_| Broken)?
+        timeout(limits::REQUEST_TIME_MAX, exchange).await.map_err(|_| Broken)?
     }
 
     async fn is_open(&mut self) -> bool {

@@ -93,10 +93,7 @@ pub async fn collect(collected_at: String) -> io::Result<Metrics> {
     let status = read("self/status")?;
     let uptime = read("uptime")?;
     Ok(Metrics {
-        cpu: Cpu {
-            count: processors(&after_text),
-            used_ratio: after.used_since(before),
-        },
+        cpu: Cpu { count: processors(&after_text), used_ratio: after.used_since(before) },
         load: parse_load(&read("loadavg")?)?,
         memory: parse_memory(&read("meminfo")?)?,
         disk: disk(&std::env::current_dir()?)?,
@@ -113,10 +110,7 @@ pub async fn collect(collected_at: String) -> io::Result<Metrics> {
 fn read(name: &str) -> io::Result<String> {
     let path = Path::new("/proc").join(name);
     let explain = |error: io::Error| {
-        io::Error::new(
-            error.kind(),
-            format!("{} cannot be read: {error}", path.display()),
-        )
+        io::Error::new(error.kind(), format!("{} cannot be read: {error}", path.display()))
     };
     fs::read_to_string(&path).map_err(explain)
 }
@@ -162,8 +156,7 @@ fn processors(stat: &str) -> u32 {
 
 fn number(text: &str, index: usize, what: &str) -> io::Result<f64> {
     let word = text.split_whitespace().nth(index);
-    word.and_then(|word| word.parse().ok())
-        .ok_or_else(|| wrong(what))
+    word.and_then(|word| word.parse().ok()).ok_or_else(|| wrong(what))
 }
 
 fn parse_load(text: &str) -> io::Result<Load> {
@@ -217,8 +210,6 @@ fn share(part: u64, whole: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     #[test]
@@ -234,11 +225,7 @@ mod tests {
     #[test]
     fn memory_and_load_are_read() {
         let memory = parse_memory("MemTotal:  1000 kB\nMemFree: 1 kB\nMemAvailable: 250 kB\n");
-        let expect = Memory {
-            total_bytes: 1_024_000,
-            available_bytes: 256_000,
-            used_ratio: 0.75,
-        };
+        let expect = Memory { total_bytes: 1_024_000, available_bytes: 256_000, used_ratio: 0.75 };
         assert_eq!(memory.unwrap(), expect);
         let load = parse_load("0.69 0.57 0.44 2/112 2591\n").unwrap();
         assert_eq!((load.one, load.fifteen), (0.69, 0.44));

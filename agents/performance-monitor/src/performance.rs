@@ -116,9 +116,7 @@ pub async fn test(input: &Input) -> Result<Report, Error> {
         return Err(Error::Input(what.to_owned()));
     };
     let project = Project::open(folder).map_err(|error| Error::Input(error.to_string()))?;
-    let manifest = project
-        .manifest()
-        .map_err(|error| Error::Input(error.to_string()))?;
+    let manifest = project.manifest().map_err(|error| Error::Input(error.to_string()))?;
     let manifest = manifest.filter(|manifest| !manifest.start.is_empty());
     let Some(manifest) = manifest else {
         return Err(Error::Input(format!(
@@ -171,12 +169,7 @@ struct Bounds {
 impl Bounds {
     fn of(input: &Input) -> Result<Self, Error> {
         let plan = Plan {
-            requests: count(
-                "requests",
-                input.requests,
-                limits::REQUESTS,
-                limits::REQUESTS_MAX,
-            )?,
+            requests: count("requests", input.requests, limits::REQUESTS, limits::REQUESTS_MAX)?,
             concurrency: count(
                 "concurrency",
                 input.concurrency,
@@ -192,15 +185,11 @@ impl Bounds {
             )));
         }
         if let Some(p99) = input.max_p99_ms
-            && !(p99 > 0.0)
+            && p99 <= 0.0
         {
             return Err(Error::Input(format!("max_p99_ms: {p99} is not above 0")));
         }
-        Ok(Self {
-            plan,
-            error_rate_max,
-            p99_ms_max: input.max_p99_ms,
-        })
+        Ok(Self { plan, error_rate_max, p99_ms_max: input.max_p99_ms })
     }
 
     fn command_plan(&self, input: &Input) -> Result<Plan, Error> {
@@ -233,9 +222,7 @@ impl Bounds {
             error_rate,
             throughput_rps: (throughput_rps * 10.0).round() / 10.0,
             latency_ms,
-            statuses: statuses
-                .map(|(status, count)| (status.to_string(), count))
-                .collect(),
+            statuses: statuses.map(|(status, count)| (status.to_string(), count)).collect(),
             seconds,
             passed: outcome.requests > 0 && error_rate <= self.error_rate_max && is_fast,
         }
@@ -247,9 +234,7 @@ fn count(field: &str, given: Option<u32>, default: u32, most: u32) -> Result<u32
     if (1..=most).contains(&count) {
         Ok(count)
     } else {
-        Err(Error::Input(format!(
-            "{field}: {count} is not between 1 and {most}"
-        )))
+        Err(Error::Input(format!("{field}: {count} is not between 1 and {most}")))
     }
 }
 
@@ -257,9 +242,7 @@ fn duration(given: Option<&Span>) -> Result<Duration, Error> {
     let Some(span) = given else {
         return Ok(limits::DURATION);
     };
-    let duration = span
-        .duration()
-        .map_err(|what| Error::Input(format!("duration: {what}")))?;
+    let duration = span.duration().map_err(|what| Error::Input(format!("duration: {what}")))?;
     if duration > limits::DURATION_MAX {
         let most = limits::DURATION_MAX.as_secs() / 60;
         return Err(Error::Input(format!("duration: at most {most} minutes")));

@@ -55,17 +55,14 @@ impl Process {
         folder: &Path,
         variables: &[(&str, &str)],
     ) -> io::Result<Self> {
-        let (program, arguments) = command
-            .split_first()
-            .ok_or_else(|| io::Error::other("no command is given"))?;
+        let (program, arguments) =
+            command.split_first().ok_or_else(|| io::Error::other("no command is given"))?;
         let program = if program.contains('/') {
             folder.join(program).into_os_string()
         } else {
             program.into()
         };
-        let passed_on = PASSED_ON
-            .iter()
-            .filter_map(|name| Some((name, std::env::var_os(name)?)));
+        let passed_on = PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
         let mut child = Command::new(program)
             .args(arguments)
             .current_dir(folder)
@@ -81,21 +78,14 @@ impl Process {
         let group = child.id().and_then(|id| i32::try_from(id).ok());
         let (sender, address) = watch::channel(None);
         let sender = Arc::new(sender);
-        let printed = Printed {
-            text: Arc::default(),
-            address,
-        };
+        let printed = Printed { text: Arc::default(), address };
         if let Some(stdout) = child.stdout.take() {
             tokio::spawn(listen(stdout, printed.clone(), Arc::clone(&sender)));
         }
         if let Some(stderr) = child.stderr.take() {
             tokio::spawn(listen(stderr, printed.clone(), sender));
         }
-        Ok(Self {
-            child,
-            group: group.and_then(Pid::from_raw),
-            printed,
-        })
+        Ok(Self { child, group: group.and_then(Pid::from_raw), printed })
     }
 
     /// What it has printed.
@@ -138,6 +128,14 @@ impl Printed {
         let mut address = self.address.clone();
         let found = address.wait_for(Option::is_some).await.ok()?;
         found.clone()
+    }
+
+    /// Waits a moment until all of what an ended process printed is read.
+    pub async fn finished(&self) {
+        let mut address = self.address.clone();
+        let read = async { while address.changed().await.is_ok() {} };
+        // A process that outlives the one asked for may keep the pipe open.
+        let _ = timeout(limits::LAST_WORDS_TIME_MAX, read).await;
     }
 
     /// The last of what was printed, to be quoted.
@@ -185,8 +183,6 @@ fn address_in(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use std::time::Duration;
 
     use super::*;
@@ -198,9 +194,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_address_is_read_from_what_is_printed() {
-        let process = shell("echo hello; echo listening on http://127.0.0.1:$PORT/x", &[(
-            "PORT", "17",
-        )]);
+        let process =
+            shell("echo hello; echo listening on http://127.0.0.1:$PORT/x", &[("PORT", "17")]);
         let address = process.printed().address().await;
         assert_eq!(address.as_deref(), Some("http://127.0.0.1:17/x"));
         let silent = shell("echo nothing", &[]);
@@ -215,10 +210,25 @@ mod tests {
         assert!(process.wait().await.unwrap().success());
     }
 
-    /// Waits until nobody is left in the group.
+    /// Whether a process of the group still runs. One that has ended, but that nobody has
+    /// asked how, does not.
+    fn runs(group: Pid) -> bool {
+        let stats = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+            let path = entry.ok()?.path().join("stat");
+            std::fs::read_to_string(path).ok()
+        });
+        let group = group.as_raw_nonzero().to_string();
+        stats.into_iter().any(|stat| {
+            let (_, rest) = stat.rsplit_once(") ").unwrap();
+            let mut words = rest.split(' ');
+            let state = words.next();
+            state != Some("Z") && words.nth(1) == Some(group.as_str())
+        })
+    }
+
     async fn gone(group: Pid) {
         let look = async {
-            while rustix::process::test_kill_process_group(group).is_ok() {
+            while runs(group) {
                 tokio::task::yield_now().await;
             }
         };
@@ -232,6 +242,7 @@ mod tests {
             let process = shell(script, &[]);
             process.printed().address().await.unwrap();
             let group = process.group.unwrap();
+            assert!(runs(group));
             if drops {
                 drop(process);
             } else {

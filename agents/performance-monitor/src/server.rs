@@ -52,10 +52,7 @@ pub fn not_started(manifest: &Manifest, error: &std::io::Error) -> Error {
         ErrorKind::PermissionDenied => "it is not executable".to_owned(),
         _ => error.to_string(),
     };
-    Error::Start(format!(
-        "`{program}`, which starts `{}`, cannot be run: {remedy}",
-        manifest.name
-    ))
+    Error::Start(format!("`{program}`, which starts `{}`, cannot be run: {remedy}", manifest.name))
 }
 
 async fn ready(process: &mut Process, manifest: &Manifest) -> Result<Target, Error> {
@@ -68,9 +65,9 @@ async fn ready(process: &mut Process, manifest: &Manifest) -> Result<Target, Err
     let Some(address) = address else {
         return Err(ended(process).await);
     };
-    let target = Target::resolve(&address, false).await.map_err(|error| {
-        Error::Start(format!("the server prints a wrong address: {error}"))
-    })?;
+    let target = Target::resolve(&address, false)
+        .await
+        .map_err(|error| Error::Start(format!("the server prints a wrong address: {error}")))?;
     let path = manifest.health_path.as_deref().unwrap_or("/");
     let target = target
         .with_path(path)
@@ -93,8 +90,7 @@ async fn ended(process: &mut Process) -> Error {
         Ok(status) => status.to_string(),
         Err(error) => error.to_string(),
     };
+    process.printed().finished().await;
     let tail = process.printed().tail();
-    Error::Start(format!(
-        "the server ended before it was ready ({status}); it printed: {tail}"
-    ))
+    Error::Start(format!("the server ended before it was ready ({status}); it printed: {tail}"))
 }

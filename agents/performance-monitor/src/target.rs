@@ -19,17 +19,13 @@ impl Target {
     /// Reads and resolves a URL. Only this machine may be measured unless others are allowed:
     /// a load test of somebody else's server is an attack.
     pub async fn resolve(url: &str, allow_remote: bool) -> Result<Self, String> {
-        let uri: Uri = url
-            .parse()
-            .map_err(|error| format!("url: `{url}` is no URL: {error}"))?;
+        let uri: Uri = url.parse().map_err(|error| format!("url: `{url}` is no URL: {error}"))?;
         if uri.scheme_str() != Some("http") {
             return Err(format!(
                 "url: `{url}` does not begin with `http://`, which alone can be measured"
             ));
         }
-        let authority = uri
-            .authority()
-            .ok_or_else(|| format!("url: `{url}` names no host"))?;
+        let authority = uri.authority().ok_or_else(|| format!("url: `{url}` names no host"))?;
         if authority.as_str().contains('@') {
             return Err("url: it must not hold a user or a password".to_owned());
         }
@@ -50,11 +46,7 @@ impl Target {
         let address = address.or(addresses.first());
         let address = address.ok_or_else(|| format!("url: the host `{host}` has no address"))?;
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        Ok(Self {
-            authority: authority.to_string(),
-            address: *address,
-            path: path.to_owned(),
-        })
+        Ok(Self { authority: authority.to_string(), address: *address, path: path.to_owned() })
     }
 
     /// The same server with another path.
@@ -76,8 +68,6 @@ impl Target {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     #[tokio::test]

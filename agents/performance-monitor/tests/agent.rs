@@ -183,11 +183,9 @@ async fn scaffolded_projects_are_measured() {
     let workspace = project_builder_agent::workspace::Workspace::at(folder.path());
     let builder = Harness::new(project_builder_agent::agent_in(workspace));
     let gateway = Harness::new(api_gateway_agent::agent_at(folder.path().join("records")));
-    for (template, kind) in [
-        ("typescript-api", "server"),
-        ("python-service", "server"),
-        ("rust-cli", "command"),
-    ] {
+    for (template, kind) in
+        [("typescript-api", "server"), ("python-service", "server"), ("rust-cli", "command")]
+    {
         let params = json!({"template": template, "name": template});
         let project = builder.call("scaffold_project", params).await.unwrap();
         if kind == "server" {

@@ -1,6 +1,6 @@
-//! What the agents that watch over projects share. It reads a project's folder, its manifest and
-//! its files within bounds, and the spans of time in inputs. It must never follow a symbolic link out of the folder, never read without
-//! a bound, and never write.
+//! What the agents that watch over projects share. It reads a project's folder, its manifest
+//! and its files within bounds, and the spans of time in inputs. It must never follow a
+//! symbolic link out of the folder, never read without a bound, and never write.
 
 mod manifest;
 mod span;
@@ -66,19 +66,13 @@ impl Project {
         if !path.is_absolute() {
             return Err(Error::NotAbsolute(project_dir.to_owned()));
         }
-        let not_found = |reason| Error::NotFound {
-            path: project_dir.to_owned(),
-            reason,
-        };
+        let not_found = |reason| Error::NotFound { path: project_dir.to_owned(), reason };
         // Resolved once, so that a release's `current` link switching underway changes nothing.
         let root = path.canonicalize().map_err(not_found)?;
         if !root.is_dir() {
             return Err(Error::NotFolder(project_dir.to_owned()));
         }
-        Ok(Self {
-            given: project_dir.to_owned(),
-            root,
-        })
+        Ok(Self { given: project_dir.to_owned(), root })
     }
 
     /// The path as it was given, to be handed on to later steps.

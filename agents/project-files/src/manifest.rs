@@ -69,8 +69,6 @@ impl Manifest {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     fn read(text: &str) -> Result<Option<Manifest>, Error> {

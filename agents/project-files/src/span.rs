@@ -19,10 +19,9 @@ impl Span {
     /// How long it is; the error says what would be right.
     pub fn duration(&self) -> Result<Duration, String> {
         let (duration, given) = match self {
-            Self::Seconds(seconds) => (
-                Duration::try_from_secs_f64(*seconds).ok(),
-                seconds.to_string(),
-            ),
+            Self::Seconds(seconds) => {
+                (Duration::try_from_secs_f64(*seconds).ok(), seconds.to_string())
+            }
             Self::Text(text) => (parse(text.trim()), format!("`{text}`")),
         };
         duration
@@ -38,9 +37,7 @@ fn parse(text: &str) -> Option<Duration> {
         let digits = rest.find(|letter: char| !letter.is_ascii_digit())?;
         let number: u64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let end = rest
-            .find(|letter: char| letter.is_ascii_digit())
-            .unwrap_or(rest.len());
+        let end = rest.find(|letter: char| letter.is_ascii_digit()).unwrap_or(rest.len());
         let milliseconds = match &rest[..end] {
             "ms" => 1,
             "s" => 1_000,
@@ -68,10 +65,7 @@ mod tests {
         for wrong in ["", "5", "m", "5 m", "-1s", "0s", "1y", "99999999999999999999d"] {
             assert_eq!(of(wrong), None, "{wrong}");
         }
-        assert_eq!(
-            Span::Seconds(2.5).duration().ok(),
-            Some(Duration::from_millis(2_500))
-        );
+        assert_eq!(Span::Seconds(2.5).duration().ok(), Some(Duration::from_millis(2_500)));
         assert!(Span::Seconds(-1.0).duration().is_err());
         assert!(Span::Seconds(f64::NAN).duration().is_err());
     }

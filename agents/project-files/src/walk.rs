@@ -200,8 +200,6 @@ fn decode(bytes: Vec<u8>) -> Text {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
     use crate::Project;
 
@@ -217,10 +215,8 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "x").unwrap();
         }
-        let files: Vec<String> = project(&folder)
-            .walk(&["node_modules"])
-            .map(|file| file.path)
-            .collect();
+        let files: Vec<String> =
+            project(&folder).walk(&["node_modules"]).map(|file| file.path).collect();
         assert_eq!(files, ["a.txt", "b/one.txt", "b/two.txt"]);
     }
 

@@ -89,10 +89,7 @@ impl Advisories {
             serde_json::from_str(text).map_err(|error| format!("does not fit: {error}"))?;
         let mut by_package: HashMap<_, Vec<Advisory>> = HashMap::new();
         for advisory in document.advisories {
-            let key = (
-                advisory.ecosystem,
-                normalised(advisory.ecosystem, &advisory.package),
-            );
+            let key = (advisory.ecosystem, normalised(advisory.ecosystem, &advisory.package));
             by_package.entry(key).or_default().push(advisory);
         }
         Ok(Self { by_package })
@@ -106,14 +103,14 @@ impl Advisories {
 }
 
 fn read(path: &str) -> std::io::Result<String> {
-    let too_large = || std::io::Error::other(format!("more than {} bytes", limits::ADVISORY_BYTES_MAX));
+    let too_large =
+        || std::io::Error::other(format!("more than {} bytes", limits::ADVISORY_BYTES_MAX));
     let file = fs::File::open(path)?;
     if !file.metadata()?.is_file() {
         return Err(std::io::Error::other("not a regular file"));
     }
     let mut text = String::new();
-    file.take(limits::ADVISORY_BYTES_MAX + 1)
-        .read_to_string(&mut text)?;
+    file.take(limits::ADVISORY_BYTES_MAX + 1).read_to_string(&mut text)?;
     if text.len() as u64 > limits::ADVISORY_BYTES_MAX {
         return Err(too_large());
     }
@@ -135,8 +132,6 @@ fn normalised(ecosystem: Ecosystem, package: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     #[test]

@@ -56,11 +56,7 @@ fn medium(_: &Call<'_>) -> Option<Severity> {
 }
 
 fn high_if_dynamic(call: &Call<'_>) -> Option<Severity> {
-    Some(if call.is_dynamic() {
-        Severity::High
-    } else {
-        Severity::Medium
-    })
+    Some(if call.is_dynamic() { Severity::High } else { Severity::Medium })
 }
 
 fn medium_if_dynamic(call: &Call<'_>) -> Option<Severity> {
@@ -175,7 +171,10 @@ static RULES: &[Rule] = &[
     Rule {
         name: "dangerous-unpickling",
         language: Language::Python,
-        pattern: r"\b(?:pickle|cPickle|_pickle|dill|cloudpickle|marshal)\s*\.\s*(?:loads?|Unpickler)\s*\(",
+        pattern: concat!(
+            r"\b(?:pickle|cPickle|_pickle|dill|cloudpickle|marshal)",
+            r"\s*\.\s*(?:loads?|Unpickler)\s*\("
+        ),
         judge: high,
         message: PICKLE,
     },
@@ -364,10 +363,8 @@ mod tests {
     fn check(path: &str, text: &str, expect: &[(&str, Severity, u32)]) {
         let language = Language::of(path).expect("a language");
         let findings = scan(path, language, text);
-        let found: Vec<_> = findings
-            .iter()
-            .map(|finding| (finding.rule, finding.severity, finding.line))
-            .collect();
+        let found: Vec<_> =
+            findings.iter().map(|finding| (finding.rule, finding.severity, finding.line)).collect();
         assert_eq!(found, expect, "{text}");
     }
 

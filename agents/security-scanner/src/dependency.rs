@@ -88,8 +88,7 @@ fn json(text: &str) -> Result<Value, String> {
 }
 
 fn toml(text: &str) -> Result<toml::Table, String> {
-    text.parse::<toml::Table>()
-        .map_err(|error| error.message().to_owned())
+    text.parse::<toml::Table>().map_err(|error| error.message().to_owned())
 }
 
 fn line_of(text: &str, needle: &str) -> u32 {
@@ -100,20 +99,13 @@ fn package_json(document: &Value, text: &str) -> Result<Vec<Dependency>, String>
     if !document.is_object() {
         return Err("the top is not an object".to_owned());
     }
-    let groups = [
-        "dependencies",
-        "devDependencies",
-        "optionalDependencies",
-        "peerDependencies",
-    ];
-    let entries = groups
-        .into_iter()
-        .filter_map(|group| document.get(group)?.as_object())
-        .flatten();
+    let groups = ["dependencies", "devDependencies", "optionalDependencies", "peerDependencies"];
+    let entries = groups.into_iter().filter_map(|group| document.get(group)?.as_object()).flatten();
     let read = |(name, range): (&String, &Value)| {
         let range = range.as_str()?;
         let line = line_of(text, &format!("\"{name}\""));
-        let (package, range) = match range.strip_prefix("npm:").map(|alias| alias.rsplit_once('@')) {
+        let (package, range) = match range.strip_prefix("npm:").map(|alias| alias.rsplit_once('@'))
+        {
             Some(Some((package, range))) => (package, range),
             _ => (name.as_str(), range),
         };
@@ -170,9 +162,7 @@ fn package_lock(document: &Value, text: &str) -> Result<Vec<Dependency>, String>
 
 fn requirements(text: &str) -> Vec<Dependency> {
     let lines = text.lines().zip(1u32..);
-    lines
-        .filter_map(|(line, number)| requirement(line, number))
-        .collect()
+    lines.filter_map(|(line, number)| requirement(line, number)).collect()
 }
 
 /// One requirement as pip writes it: `name[extra]>=1.2,<2; marker  # remark`.
@@ -201,12 +191,9 @@ fn pyproject(document: &toml::Table, text: &str) -> Vec<Dependency> {
         return Vec::new();
     };
     let main = project.get("dependencies").and_then(toml::Value::as_array);
-    let optional = project
-        .get("optional-dependencies")
-        .and_then(toml::Value::as_table);
-    let groups = optional
-        .into_iter()
-        .flat_map(|groups| groups.values().filter_map(toml::Value::as_array));
+    let optional = project.get("optional-dependencies").and_then(toml::Value::as_table);
+    let groups =
+        optional.into_iter().flat_map(|groups| groups.values().filter_map(toml::Value::as_array));
     main.into_iter()
         .chain(groups)
         .flatten()
@@ -223,10 +210,7 @@ fn cargo_toml(document: &toml::Table, text: &str) -> Vec<Dependency> {
         tables.extend(targets.values().filter_map(toml::Value::as_table));
     }
     let entries = tables.into_iter().flat_map(|table| {
-        groups
-            .iter()
-            .filter_map(|group| table.get(*group)?.as_table())
-            .flatten()
+        groups.iter().filter_map(|group| table.get(*group)?.as_table()).flatten()
     });
     let read = |(name, entry): (&String, &toml::Value)| {
         let field = |field| entry.get(field).and_then(toml::Value::as_str);
@@ -276,14 +260,11 @@ pub fn is_locked(path: &str, kind: Kind, files: &HashSet<String>) -> bool {
     let mut folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
     loop {
         let beside = |name: &&str| {
-            let place = if folder.is_empty() {
-                (*name).to_owned()
-            } else {
-                format!("{folder}/{name}")
-            };
+            let place =
+                if folder.is_empty() { (*name).to_owned() } else { format!("{folder}/{name}") };
             files.contains(&place)
         };
-        if kind.locks().iter().any(|name| beside(&name)) {
+        if kind.locks().iter().any(|name| beside(name)) {
             return true;
         }
         match folder.rsplit_once('/') {
@@ -296,8 +277,6 @@ pub fn is_locked(path: &str, kind: Kind, files: &HashSet<String>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     fn check(path: &str, text: &str, expect: &[(&str, &str, u32)]) {
@@ -322,11 +301,13 @@ mod tests {
 
     #[test]
     fn npm_files() {
-        let manifest = "{\n \"dependencies\": {\n  \"lodash\": \"4.17.20\",\n  \"x\": \"npm:ws@^8.0.0\",\n  \
+        let manifest = "{\n \"dependencies\": {\n  \"lodash\": \"4.17.20\",\n  \
+                        \"x\": \"npm:ws@^8.0.0\",\n  \
                         \"y\": \"file:../y\"\n },\n \"devDependencies\": {\"@a/b\": \"~1.2.3\"}\n}";
         let expect = [("lodash", "4.17.20", 3), ("ws", "in ^8.0.0", 4), ("@a/b", "in ~1.2.3", 7)];
         check("package.json", manifest, &expect);
-        let lock = "{\"packages\": {\"\": {\"version\": \"1.0.0\"},\n\"node_modules/a/node_modules/@b/c\": \
+        let lock = "{\"packages\": {\"\": {\"version\": \"1.0.0\"},\n\
+                    \"node_modules/a/node_modules/@b/c\": \
                     {\"version\": \"1.2.3\"}}}";
         check("x/package-lock.json", lock, &[("@b/c", "1.2.3", 2)]);
         let old = "{\"dependencies\": {\"a\": {\"version\": \"1.0.0\", \"dependencies\": \
@@ -336,7 +317,8 @@ mod tests {
 
     #[test]
     fn python_files() {
-        let text = "# remark\n-r other.txt\nPyYAML==5.3  # old\nrequests[socks]>=2.0,<3; python_version > '3'\n\
+        let text = "# remark\n-r other.txt\nPyYAML==5.3  # old\n\
+                    requests[socks]>=2.0,<3; python_version > '3'\n\
                     unbound\nx @ https://e.org/x.whl\nflask (>=1.0)\n";
         let expect = [
             ("PyYAML", "5.3.0", 3),
@@ -350,11 +332,13 @@ mod tests {
 
     #[test]
     fn cargo_files() {
-        let text = "[dependencies]\ntime = '0.1'\nold = { package = 'hyper', version = '=0.14.1' }\n\
+        let text = "[dependencies]\ntime = '0.1'\n\
+                    old = { package = 'hyper', version = '=0.14.1' }\n\
                     mine = { path = '../mine' }\n[target.'cfg(unix)'.dependencies]\nregex = '1'\n";
         let expect = [("hyper", "0.14.1", 3), ("time", "in ^0.1", 2), ("regex", "in ^1", 6)];
         check("Cargo.toml", text, &expect);
-        let lock = "[[package]]\nname = \"mine\"\nversion = \"0.1.0\"\n\n[[package]]\nname = \"time\"\n\
+        let lock = "[[package]]\nname = \"mine\"\nversion = \"0.1.0\"\n\n\
+                    [[package]]\nname = \"time\"\n\
                     version = \"0.1.45\"\nsource = \"registry+https://example.org\"\n";
         check("Cargo.lock", lock, &[("time", "0.1.45", 6)]);
     }

@@ -38,10 +38,10 @@ pub fn is_expected(before: &str) -> bool {
 }
 
 fn is_random(value: &str) -> bool {
-    if value.len() > CHARS_MAX || is_uuid(value) || is_words(value) {
+    if value.len() > CHARS_MAX || is_uuid(value) || is_words(value) || is_alphabet(value) {
         return false;
     }
-    let count = |test: fn(&u8) -> bool| value.bytes().filter(|byte| test(byte)).count();
+    let count = |test: fn(&u8) -> bool| value.bytes().filter(test).count();
     let digits = count(u8::is_ascii_digit);
     let letters = count(u8::is_ascii_alphabetic);
     if value.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -50,7 +50,8 @@ fn is_random(value: &str) -> bool {
             && letters > 0
             && bits(value) >= HEX_BITS_MIN;
     }
-    let mixed = digits >= 2 && count(u8::is_ascii_uppercase) >= 2 && count(u8::is_ascii_lowercase) >= 2;
+    let mixed =
+        digits >= 2 && count(u8::is_ascii_uppercase) >= 2 && count(u8::is_ascii_lowercase) >= 2;
     value.len() >= BASE64_CHARS_MIN && mixed && bits(value) >= BASE64_BITS_MIN
 }
 
@@ -60,6 +61,12 @@ fn is_words(value: &str) -> bool {
         part.bytes().all(|byte| byte.is_ascii_alphabetic())
             || part.bytes().all(|byte| byte.is_ascii_digit())
     })
+}
+
+/// Tables of digits, as encoders have them.
+fn is_alphabet(value: &str) -> bool {
+    let lower = value.to_ascii_lowercase();
+    lower.contains("abcdefghijkl") || lower.contains("0123456789")
 }
 
 fn is_uuid(value: &str) -> bool {
@@ -114,6 +121,7 @@ mod tests {
             "'00000000000000000000000000000001'",
             "'abcdefghijklmnopqrstuvwxyzabcdefgh'",
             "'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567'",
+            "'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'",
         ] {
             assert!(candidates(text).is_empty(), "{text}");
         }

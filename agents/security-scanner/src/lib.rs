@@ -40,9 +40,7 @@ pub fn agent() -> Agent {
 
 async fn security_scan(context: Context, input: Input) -> Result<Report, Failure> {
     let token = context.cancelled().clone();
-    let report = context
-        .blocking(move || scan(&input, &|| token.is_cancelled()))
-        .await?;
+    let report = context.blocking(move || scan(&input, &|| token.is_cancelled())).await?;
     report.map_err(|error| match error {
         Error::Input(message) => Failure::rejected(message).code("invalid_input").no_effect(),
         Error::Cancelled => Failure::cancelled(""),

@@ -174,19 +174,15 @@ impl Lexer<'_> {
     }
 
     fn raw(&mut self) {
-        let hashes = self.input[self.at + 1..]
-            .iter()
-            .take_while(|byte| **byte == b'#')
-            .count();
+        let hashes = self.input[self.at + 1..].iter().take_while(|byte| **byte == b'#').count();
         let quote = self.at + 1 + hashes;
         if self.input.get(quote) != Some(&b'"') {
             // A raw identifier.
             self.code();
             return;
         }
-        let fence: Vec<u8> = std::iter::once(b'"')
-            .chain(std::iter::repeat_n(b'#', hashes))
-            .collect();
+        let fence: Vec<u8> =
+            std::iter::once(b'"').chain(std::iter::repeat_n(b'#', hashes)).collect();
         self.at = quote + 1 - fence.len();
         self.fenced(&fence, false);
     }
@@ -324,16 +320,19 @@ mod tests {
         use Language::Rust;
         check(Rust, "/* a /* b */ c */ d", "                  d");
         check(Rust, r##"r#"a"b"# c"##, r##"r#"   "# c"##);
-        check(Rust, "fn a<'x>(b: &'x str) { '\\'' 'é' '\"' }", concat!(
-            "fn a<'x>(b: &'x str) { '  ' '  ' ' ' }"
-        ));
+        check(
+            Rust,
+            "fn a<'x>(b: &'x str) { '\\'' 'é' '\"' }",
+            "fn a<'x>(b: &'x str) { '  ' '  ' ' ' }",
+        );
         check(Rust, "r#type + bar\"x\"", "r#type + bar\" \"");
     }
 
     #[test]
     fn any_text_keeps_its_length_and_lines() {
         for language in [Language::Script, Language::Python, Language::Rust] {
-            for text in ["'", "\"\\", "`${", "/*", "'''é\\", "r#\"é", "/[", "}\u{fffd}'é", "b'"] {
+            for text in ["'", "\"\\", "`${", "/*", "'''é\\", "r#\"é", "/[", "}\u{fffd}'é", "b'"]
+            {
                 let masked = mask(language, text);
                 assert_eq!(masked.len(), text.len(), "{language:?} {text}");
             }

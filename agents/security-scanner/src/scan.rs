@@ -98,12 +98,8 @@ pub fn scan(input: &Input, cancelled: &dyn Fn() -> bool) -> Result<Report, Error
     let allow = Allow::parse(&input.allow).map_err(Error::Input)?;
     let project =
         Project::open(&input.project_dir).map_err(|error| Error::Input(error.to_string()))?;
-    let mut sums = Sums {
-        allow,
-        findings: Vec::new(),
-        counts: Counts::default(),
-        truncated: false,
-    };
+    let mut sums =
+        Sums { allow, findings: Vec::new(), counts: Counts::default(), truncated: false };
     let mut files = HashSet::new();
     let mut manifests = Vec::new();
     let mut walk = project.walk(&SKIP_FOLDERS);
@@ -150,9 +146,7 @@ impl Allow {
                 None => (entry.as_str(), None),
             };
             if what.is_empty() || place == Some("") {
-                return Err(format!(
-                    "allow[{index}]: `{entry}` is neither `rule` nor `rule:path`"
-                ));
+                return Err(format!("allow[{index}]: `{entry}` is neither `rule` nor `rule:path`"));
             }
             Ok((what.to_owned(), place.map(str::to_owned)))
         };
@@ -205,13 +199,7 @@ impl Sums {
     }
 
     /// How many dependencies the file lists.
-    fn manifest(
-        &mut self,
-        root: &Path,
-        path: &str,
-        kind: Kind,
-        advisories: &Advisories,
-    ) -> u64 {
+    fn manifest(&mut self, root: &Path, path: &str, kind: Kind, advisories: &Advisories) -> u64 {
         let text = read_bounded(&root.join(path));
         let dependencies = text.and_then(|text| dependency::read(kind, &text));
         let dependencies = match dependencies {
@@ -253,9 +241,7 @@ impl Sums {
     fn report(mut self, project_dir: &str, files: u64, dependencies: u64) -> Report {
         self.findings.sort_by(|left, right| {
             let order = left.severity.cmp(&right.severity);
-            order
-                .then_with(|| left.file.cmp(&right.file))
-                .then(left.line.cmp(&right.line))
+            order.then_with(|| left.file.cmp(&right.file)).then(left.line.cmp(&right.line))
         });
         self.findings.truncate(limits::FINDINGS_SHOWN_MAX);
         Report {
@@ -271,27 +257,16 @@ impl Sums {
     }
 }
 
-fn finding(
-    (rule, severity): (&'static str, Severity),
-    file: &str,
-    message: String,
-) -> Finding {
-    Finding {
-        rule,
-        severity,
-        file: file.to_owned(),
-        line: 1,
-        message,
-        advisory: None,
-    }
+fn finding((rule, severity): (&'static str, Severity), file: &str, message: String) -> Finding {
+    Finding { rule, severity, file: file.to_owned(), line: 1, message, advisory: None }
 }
 
 /// How grave an advisory is for what is wanted, and why; none when it does not concern it.
 fn judge(wanted: &Wanted, advisory: &Advisory) -> Option<(Severity, String)> {
     match wanted {
-        Wanted::Exactly(version) => advisory
-            .concerns(version)
-            .then(|| (advisory.severity, version.to_string())),
+        Wanted::Exactly(version) => {
+            advisory.concerns(version).then(|| (advisory.severity, version.to_string()))
+        }
         Wanted::Range(range) => {
             let lowest = lowest(range)?;
             if !advisory.concerns(&lowest) {

@@ -55,7 +55,10 @@ static SHAPES: &[Shape] = &[
     Shape {
         rule: "secret-slack-token",
         name: "the address of a Slack hook",
-        pattern: r"(https://hooks\.slack\.com/services/T[A-Za-z0-9]+/B[A-Za-z0-9]+/[A-Za-z0-9]{16,64})",
+        pattern: concat!(
+            r"(https://hooks\.slack\.com/services/",
+            r"T[A-Za-z0-9]+/B[A-Za-z0-9]+/[A-Za-z0-9]{16,64})"
+        ),
     },
     Shape {
         rule: "secret-stripe-key",
@@ -80,7 +83,10 @@ static SHAPES: &[Shape] = &[
     Shape {
         rule: "secret-json-web-token",
         name: "a JSON Web Token",
-        pattern: r"\b(eyJ[A-Za-z0-9_-]{10,2000}\.eyJ[A-Za-z0-9_-]{10,4000}\.[A-Za-z0-9_-]{10,2000})",
+        pattern: concat!(
+            r"\b(eyJ[A-Za-z0-9_-]{10,2000}\.eyJ[A-Za-z0-9_-]{10,4000}",
+            r"\.[A-Za-z0-9_-]{10,2000})"
+        ),
     },
     Shape {
         rule: "secret-url-password",
@@ -108,14 +114,23 @@ static PATTERNS: LazyLock<Vec<(&'static Shape, Regex)>> = LazyLock::new(|| {
 
 static QUOTED: LazyLock<Regex> = LazyLock::new(|| {
     let pattern = format!(
-        r#"(?i)\b([\w.-]{{0,64}}{NAMES}\w{{0,32}})["']?\s{{0,4}}(?::\s?[\w<>\[\]]{{1,32}}\s?=|=>|:=|[:=])\s{{0,4}}[bru]?["'`]([^"'`\r\n]{{6,512}})["'`]"#
+        concat!(
+            r#"(?i)\b([\w.-]{{0,64}}{names}\w{{0,32}})["']?\s{{0,4}}"#,
+            r#"(?::\s?[\w<>\[\]]{{1,32}}\s?=|=>|:=|[:=])\s{{0,4}}"#,
+            r#"[bru]?["'`]([^"'`\r\n]{{6,512}})["'`]"#
+        ),
+        names = NAMES
     );
     Regex::new(&pattern).expect("a test compiles it")
 });
 
 static BARE: LazyLock<Regex> = LazyLock::new(|| {
     let pattern = format!(
-        r#"(?im)^[ \t]*(?:-[ \t]+|export[ \t]+)?([\w.-]{{0,64}}{NAMES}\w{{0,32}})[ \t]*[:=][ \t]*([^\s"'`#]{{6,512}})[ \t]*\r?$"#
+        concat!(
+            r#"(?im)^[ \t]*(?:-[ \t]+|export[ \t]+)?([\w.-]{{0,64}}{names}\w{{0,32}})"#,
+            r#"[ \t]*[:=][ \t]*([^\s"'`#]{{6,512}})[ \t]*\r?$"#
+        ),
+        names = NAMES
     );
     Regex::new(&pattern).expect("a test compiles it")
 });
@@ -125,12 +140,7 @@ const BARE_ENDINGS: [&str; 8] = ["env", "ini", "cfg", "conf", "properties", "yml
 
 /// The secrets in a file.
 pub fn scan(path: &str, text: &str) -> Vec<Finding> {
-    let mut scan = Scan {
-        path,
-        text,
-        findings: Vec::new(),
-        taken: Vec::new(),
-    };
+    let mut scan = Scan { path, text, findings: Vec::new(), taken: Vec::new() };
     scan.shapes();
     if !is_lock_file(path) {
         scan.assigned(&QUOTED);
@@ -152,9 +162,7 @@ fn is_lock_file(path: &str) -> bool {
 fn has_bare_values(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     name.starts_with(".env")
-        || name
-            .rsplit_once('.')
-            .is_some_and(|(_, ending)| BARE_ENDINGS.contains(&ending))
+        || name.rsplit_once('.').is_some_and(|(_, ending)| BARE_ENDINGS.contains(&ending))
 }
 
 struct Scan<'a> {
@@ -246,9 +254,8 @@ fn judge_assigned(name: &str, value: &str) -> Option<Severity> {
     }
     let has = |test: fn(&char) -> bool| value.chars().any(|letter| test(&letter));
     let mixed = has(char::is_ascii_digit) && has(char::is_ascii_alphabetic);
-    let symbols = value
-        .chars()
-        .any(|letter| letter.is_ascii_punctuation() && !"-_./: ,?()".contains(letter));
+    let symbols =
+        value.chars().any(|letter| letter.is_ascii_punctuation() && !"-_./: ,?()".contains(letter));
     let name = name.to_ascii_lowercase();
     let is_password = name.contains("passw") || name.contains("pwd");
     if value.contains(' ') {
@@ -267,8 +274,19 @@ fn judge_assigned(name: &str, value: &str) -> Option<Severity> {
 fn is_placeholder(value: &str) -> bool {
     let lower = value.to_ascii_lowercase();
     let telling = [
-        "example", "changeme", "change-me", "change_me", "your", "placeholder", "dummy", "xxx",
-        "***", "...", "redacted", "insert", "replace",
+        "example",
+        "changeme",
+        "change-me",
+        "change_me",
+        "your",
+        "placeholder",
+        "dummy",
+        "xxx",
+        "***",
+        "...",
+        "redacted",
+        "insert",
+        "replace",
     ];
     let whole = ["password", "passwd", "pass", "pwd", "secret", "token", "user", "test", "null"];
     let first = lower.chars().next();
@@ -293,11 +311,7 @@ fn is_reference(value: &str) -> bool {
 /// What may be shown of a secret: the first four characters of a long one, and its length.
 fn masked(value: &str) -> String {
     let count = value.chars().count();
-    let shown: String = if count >= 16 {
-        value.chars().take(4).collect()
-    } else {
-        String::new()
-    };
+    let shown: String = if count >= 16 { value.chars().take(4).collect() } else { String::new() };
     format!("`{shown}****` ({count} characters)")
 }
 
@@ -307,10 +321,8 @@ mod tests {
 
     fn check(path: &str, text: &str, expect: &[(&str, Severity)]) {
         let findings = scan(path, text);
-        let found: Vec<_> = findings
-            .iter()
-            .map(|finding| (finding.rule, finding.severity))
-            .collect();
+        let found: Vec<_> =
+            findings.iter().map(|finding| (finding.rule, finding.severity)).collect();
         assert_eq!(found, expect, "{text}\n{findings:?}");
     }
 

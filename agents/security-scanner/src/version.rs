@@ -19,9 +19,7 @@ pub fn version(text: &str) -> Option<Version> {
 }
 
 fn leading_number(part: &str) -> Option<u64> {
-    let end = part
-        .find(|letter: char| !letter.is_ascii_digit())
-        .unwrap_or(part.len());
+    let end = part.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(part.len());
     part[..end].parse().ok()
 }
 
@@ -51,9 +49,7 @@ pub fn npm(text: &str) -> Option<Wanted> {
         }
     }
     let comparators: Vec<String> = comparators.iter().map(|one| npm_comparator(one)).collect();
-    VersionReq::parse(&comparators.join(", "))
-        .ok()
-        .map(Wanted::Range)
+    VersionReq::parse(&comparators.join(", ")).ok().map(Wanted::Range)
 }
 
 /// One comparator as Cargo writes it. What stands without an operator is an x-range in npm
@@ -61,10 +57,8 @@ pub fn npm(text: &str) -> Option<Wanted> {
 fn npm_comparator(text: &str) -> String {
     let digits = text.find(|letter: char| letter.is_ascii_digit());
     let (operator, number) = text.split_at(digits.unwrap_or(0));
-    let parts: Vec<&str> = number
-        .split('.')
-        .take_while(|part| !matches!(*part, "x" | "X" | "*"))
-        .collect();
+    let parts: Vec<&str> =
+        number.split('.').take_while(|part| !matches!(*part, "x" | "X" | "*")).collect();
     match (operator, parts.len()) {
         ("" | "=" | "v", 1 | 2) if digits.is_some() => format!("{}.*", parts.join(".")),
         ("", 0) => "*".to_owned(),
@@ -79,9 +73,7 @@ pub fn python(text: &str) -> Option<Wanted> {
     for clause in text.split(',') {
         let clause = clause.trim();
         let operators = ["===", "==", "~=", "!=", ">=", "<=", ">", "<"];
-        let operator = operators
-            .into_iter()
-            .find(|operator| clause.starts_with(operator))?;
+        let operator = operators.into_iter().find(|operator| clause.starts_with(operator))?;
         let number = clause[operator.len()..].trim();
         match operator {
             "!=" => {}
@@ -93,9 +85,7 @@ pub fn python(text: &str) -> Option<Wanted> {
             _ => comparators.push(format!("{operator}{}", version(number)?)),
         }
     }
-    VersionReq::parse(&comparators.join(", "))
-        .ok()
-        .map(Wanted::Range)
+    VersionReq::parse(&comparators.join(", ")).ok().map(Wanted::Range)
 }
 
 /// `~=1.4.2` is `>=1.4.2, ==1.4.*`, and `~=1.4` is `>=1.4, ==1.*`.
@@ -135,8 +125,6 @@ pub fn lowest(range: &VersionReq) -> Option<Version> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     fn lowest_of(wanted: Option<Wanted>) -> String {
