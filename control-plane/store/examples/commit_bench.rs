@@ -41,10 +41,7 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-async fn commit_for(
-    store: Arc<dyn Store>,
-    size: usize,
-) -> Result<(usize, Vec<Duration>), Failure> {
+async fn commit_for(store: Arc<dyn Store>, size: usize) -> Result<(usize, Vec<Duration>), Failure> {
     let began = Instant::now();
     let mut batch: Vec<Commit> = (0..size).map(|place| start(place as i64 % STEPS)).collect();
     let (mut steps, mut latencies) = (0, Vec::new());
@@ -94,7 +91,9 @@ fn start(head_start: i64) -> Commit {
 }
 
 fn event(seq: i64) -> JournalRow {
-    let body = format!(r#"{{"step":"build[{seq}].deploy","attempt":1,"output":{{"text":"{seq:0>100}"}}}}"#);
+    let body = format!(
+        r#"{{"step":"build[{seq}].deploy","attempt":1,"output":{{"text":"{seq:0>100}"}}}}"#
+    );
     JournalRow { seq, at: seq, kind: 1, schema: 1, body: body.into_bytes().into() }
 }
 

@@ -165,11 +165,20 @@ fn check_size(commits: &[Commit]) -> Result<(), Error> {
     if events > BATCH_EVENTS_MAX {
         return over("events", events, BATCH_EVENTS_MAX);
     }
-    let bytes = commits.iter().flat_map(|commit| &commit.events).map(|row| row.body.len()).sum();
+    let bytes = commits.iter().map(bytes).sum();
     if bytes > BATCH_BYTES_MAX {
-        return over("bytes in its events", bytes, BATCH_BYTES_MAX);
+        return over("bytes", bytes, BATCH_BYTES_MAX);
     }
     Ok(())
+}
+
+/// What is without a limit of its own.
+fn bytes(commit: &Commit) -> usize {
+    let events = commit.events.iter().map(|event| event.body.len());
+    let letters = commit.dead_letters.iter().map(|letter| letter.body.len());
+    let response = commit.request.as_ref().and_then(|request| request.response.as_ref());
+    let rest = commit.row.labels.len() + commit.row.summary.len() + response.map_or(0, Vec::len);
+    events.chain(letters).sum::<usize>() + rest
 }
 
 /// Whether `commit` can be written at all.
@@ -182,11 +191,8 @@ fn check(commit: &Commit) -> Result<(), String> {
     check_id(row.parent, "the parent's id")?;
     check_id(row.owner.map(|owner| RunId(owner.0)), "the owner's id")?;
     check_sequence(commit)?;
-    let texts = [
-        ("tenant", &row.tenant),
-        ("workflow", &row.workflow),
-        ("version name", &row.version_name),
-    ];
+    let texts =
+        [("tenant", &row.tenant), ("workflow", &row.workflow), ("version name", &row.version_name)];
     texts.iter().try_for_each(|(what, text)| check_text(what, text, TEXT_BYTES_MAX))?;
     if let Some(request) = &commit.request {
         check_text("tenant of the request", &request.tenant, TEXT_BYTES_MAX)?;

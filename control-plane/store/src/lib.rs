@@ -32,7 +32,7 @@ pub mod limits {
     pub const BATCH_TRANSITIONS_MAX: usize = 500;
     /// Events in one batch.
     pub const BATCH_EVENTS_MAX: usize = 100_000;
-    /// Bytes of all events of one batch.
+    /// Bytes of one batch: bodies, summaries and the like.
     pub const BATCH_BYTES_MAX: usize = 256 * 1024 * 1024;
     /// Rows of one page; a greater limit is cut to it.
     pub const PAGE_ROWS_MAX: u32 = 1000;
@@ -142,7 +142,8 @@ pub trait Store: Send + Sync + 'static {
         version: Option<&str>,
     ) -> Result<Option<WorkflowRow>, Error>;
 
-    /// Versions of workflows by (name, version), past `after`; of one workflow when `name` is given.
+    /// Versions of workflows by (name, version), past `after`; of one workflow when `name` is
+    /// given.
     async fn workflows(
         &self,
         tenant: &str,

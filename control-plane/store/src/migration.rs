@@ -45,9 +45,8 @@ mod tests {
     fn files(folder: &str) -> Vec<String> {
         let folder = format!("{}/migrations/{folder}", env!("CARGO_MANIFEST_DIR"));
         let entries = std::fs::read_dir(folder).unwrap();
-        let mut names: Vec<String> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }

@@ -40,9 +40,7 @@ pub(crate) struct Database {
 
 pub(crate) async fn open(url: &str) -> Result<Database, Error> {
     if !names_user(url) {
-        return Err(Error::Url(
-            "it names no user; write postgres://USER@host/database".to_owned(),
-        ));
+        return Err(Error::Url("it names no user; write postgres://USER@host/database".to_owned()));
     }
     let options = PgConnectOptions::from_str(url)
         .map_err(|error| Error::Url(format!("{error}; write postgres://user@host/database")))?

@@ -48,12 +48,8 @@ macro_rules! journal {
 }
 
 /// Updates of runs that are there, and their events: what most batches are.
-const UPDATES: &str = concat!(
-    "WITH ",
-    update!("", "", ""),
-    journal!("updated"),
-    " SELECT run_id FROM updated"
-);
+const UPDATES: &str =
+    concat!("WITH ", update!("", "", ""), journal!("updated"), " SELECT run_id FROM updated");
 
 /// All that can be in a batch. A request that is new while its run loses fails the statement, by
 /// a division by zero: the request must not stay.
@@ -219,10 +215,8 @@ impl Columns {
     }
 
     fn blobs(&mut self, transitions: &[Transition<'_>]) -> Result<(), BoxDynError> {
-        let blobs: Vec<(RunId, ContentHash)> = transitions
-            .iter()
-            .flat_map(|t| t.blobs().map(|hash| (t.commit.run, hash)))
-            .collect();
+        let blobs: Vec<(RunId, ContentHash)> =
+            transitions.iter().flat_map(|t| t.blobs().map(|hash| (t.commit.run, hash))).collect();
         self.add(&blobs, |(run, _)| run.0)?;
         self.add(&blobs, |(_, hash)| hash.0.as_slice())
     }

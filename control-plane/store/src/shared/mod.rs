@@ -17,8 +17,8 @@ use sqlx::Row as _;
 pub(super) use blob::put as put_blob;
 
 use super::{BEGIN, Connection, Database, Db, KIND, LOCK_WORKFLOWS, Row, settle_insert};
-use crate::limits::PAGE_ROWS_MAX;
 use crate::OwnerId;
+use crate::limits::PAGE_ROWS_MAX;
 
 /// The limit of a page as the databases take it.
 fn page(limit: u32) -> i64 {

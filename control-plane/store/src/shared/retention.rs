@@ -32,11 +32,10 @@ async fn candidates(
     keep_newest: u64,
     limit: u32,
 ) -> sqlx::Result<Vec<RunId>> {
-    let finished: i64 =
-        sqlx::query::<Db>("SELECT COUNT(*) FROM runs WHERE ended_at IS NOT NULL")
-            .fetch_one(&mut *connection)
-            .await?
-            .try_get(0)?;
+    let finished: i64 = sqlx::query::<Db>("SELECT COUNT(*) FROM runs WHERE ended_at IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await?
+        .try_get(0)?;
     let over = u64::try_from(finished).unwrap_or(0).saturating_sub(keep_newest);
     let rows = sqlx::query::<Db>(
         "SELECT run_id, ended_at FROM runs WHERE ended_at IS NOT NULL \
@@ -60,9 +59,8 @@ async fn candidates(
 /// The rows of `runs` go first: their locks keep commits out, and a run that has gone on since it
 /// was chosen stays.
 async fn delete(connection: &mut Connection, runs: &[RunId]) -> sqlx::Result<u64> {
-    let mut query = QueryBuilder::<Db>::new(
-        "DELETE FROM runs WHERE ended_at IS NOT NULL AND run_id IN (",
-    );
+    let mut query =
+        QueryBuilder::<Db>::new("DELETE FROM runs WHERE ended_at IS NOT NULL AND run_id IN (");
     push_ids(&mut query, runs);
     query.push(" RETURNING run_id");
     let rows = query.build().fetch_all(&mut *connection).await?;

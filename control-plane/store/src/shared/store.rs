@@ -4,9 +4,7 @@
 use async_trait::async_trait;
 use engine::{ContentHash, RunId};
 
-use super::{
-    Database, Db, KIND, blob, dead_letter, request, retention, run, schedule, workflow,
-};
+use super::{Database, Db, KIND, blob, dead_letter, request, retention, run, schedule, workflow};
 use crate::batch::check_text;
 use crate::limits::{BLOB_BYTES_MAX, DEFINITION_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::{
@@ -33,11 +31,7 @@ fn is_storable(texts: &[&str]) -> bool {
 }
 
 fn check_schedule(id: &ScheduleId) -> Result<(), Error> {
-    check(&[
-        ("tenant", &id.tenant),
-        ("workflow's name", &id.workflow),
-        ("schedule", &id.schedule),
-    ])
+    check(&[("tenant", &id.tenant), ("workflow's name", &id.workflow), ("schedule", &id.schedule)])
 }
 
 #[async_trait]

@@ -29,11 +29,13 @@ pub(super) async fn put_definition(
     hash: ContentHash,
     yaml: &str,
 ) -> sqlx::Result<()> {
-    sqlx::query::<Db>("INSERT INTO definitions (hash, content) VALUES ($1, $2) ON CONFLICT DO NOTHING")
-        .bind(hash.0.as_slice())
-        .bind(yaml.as_bytes())
-        .execute(connection)
-        .await?;
+    sqlx::query::<Db>(
+        "INSERT INTO definitions (hash, content) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+    )
+    .bind(hash.0.as_slice())
+    .bind(yaml.as_bytes())
+    .execute(connection)
+    .await?;
     Ok(())
 }
 

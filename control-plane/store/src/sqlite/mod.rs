@@ -56,10 +56,8 @@ pub(crate) async fn open(url: &str) -> Result<Database, Error> {
         .busy_timeout(BUSY_TIMEOUT)
         .foreign_keys(true)
         .disable_statement_logging();
-    let writing = options
-        .clone()
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full);
+    let writing =
+        options.clone().journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full);
     let mut connection = writing.connect().await.map_err(Error::before_write)?;
     let migrated = migration::sqlite().run(&mut connection).await;
     migrated.map_err(|error| Error::migration(error, migration::KNOWN))?;

@@ -3,9 +3,9 @@
 
 use std::sync::LazyLock;
 
-use sqlx::sqlite::SqliteArguments;
 use sqlx::Arguments as _;
 use sqlx::error::BoxDynError;
+use sqlx::sqlite::SqliteArguments;
 
 use super::packed::{Heap, Kind, Layout, Records};
 use crate::batch::Transition;

@@ -196,7 +196,8 @@ pub(crate) async fn a_journal_that_contradicts_its_run_is_refused_alone(world: W
     assert!(is_refused(&outcomes[0]), "{outcomes:?}");
     assert_eq!(outcomes[1], Outcome::Committed);
     assert_eq!(world.store.journal(run(1), 0, 10).await.unwrap(), [event(1), event(2)]);
-    let damaged = crate::support::execute(world.database.url(), "DELETE FROM journal WHERE seq = 1");
+    let damaged =
+        crate::support::execute(world.database.url(), "DELETE FROM journal WHERE seq = 1");
     damaged.await;
     let folded = world.store.fold(run(1)).await.unwrap_err();
     assert!(matches!(folded, Error::Corrupt(_)), "{folded}");

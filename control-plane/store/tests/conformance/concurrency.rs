@@ -30,9 +30,15 @@ pub(crate) async fn concurrent_committers_win_once_each(world: World) {
 pub(crate) async fn concurrent_starts_of_one_request_make_one_run(world: World) {
     let attempts = (1..=16).map(|number| {
         let store = world.store.clone();
-        let batch = [with_request(start(number, 1), "b"), with_request(start(100 + number, 1), "a")];
+        let batch =
+            [with_request(start(number, 1), "b"), with_request(start(100 + number, 1), "a")];
         // In both orders.
-        let batch = if number % 2 == 0 { batch } else { let [b, a] = batch; [a, b] };
+        let batch = if number % 2 == 0 {
+            batch
+        } else {
+            let [b, a] = batch;
+            [a, b]
+        };
         tokio::spawn(async move { store.commit(&batch).await.unwrap() })
     });
     let outcomes: Vec<_> = join_all(attempts).await.into_iter().flat_map(Result::unwrap).collect();

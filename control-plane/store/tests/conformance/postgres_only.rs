@@ -99,10 +99,12 @@ async fn the_commit_looks_runs_up_by_their_key() {
     // Sessions hand their statistics in when they end.
     world.store.close().await;
     let mut other = PgConnection::connect(world.database.url()).await.unwrap();
-    let row = sqlx::query("SELECT seq_scan, seq_tup_read FROM pg_stat_user_tables WHERE relname = 'runs'")
-        .fetch_one(&mut other)
-        .await
-        .unwrap();
+    let row = sqlx::query(
+        "SELECT seq_scan, seq_tup_read FROM pg_stat_user_tables WHERE relname = 'runs'",
+    )
+    .fetch_one(&mut other)
+    .await
+    .unwrap();
     let read: i64 = row.get(1);
     assert!(read < 500, "{read} rows of runs were read by scans");
 }

@@ -44,11 +44,8 @@ pub(crate) async fn a_start_repeated_in_one_batch_goes_once(world: World) {
 pub(crate) async fn a_request_of_a_losing_transition_is_not_kept(world: World) {
     let first = world.win(start(1, 1)).await;
     world.win(next(&first, 1)).await;
-    let batch = [
-        with_request(next(&first, 1), "late"),
-        with_request(start(2, 1), "two"),
-        start(3, 1),
-    ];
+    let batch =
+        [with_request(next(&first, 1), "late"), with_request(start(2, 1), "two"), start(3, 1)];
     let outcomes = world.store.commit(&batch).await.unwrap();
     assert_eq!(outcomes, [Outcome::Conflict, Outcome::Committed, Outcome::Committed]);
     let batch = [with_request(start(1, 1), "again"), with_request(next(&first, 1), "late")];

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use engine::{ContentHash, Instant, RunId};
 use store::testing::TestDatabase;
-use store::{
-    Commit, DeadLetterRow, JournalRow, Outcome, OwnerId, RequestRow, RunRow, Store,
-};
+use store::{Commit, DeadLetterRow, JournalRow, Outcome, OwnerId, RequestRow, RunRow, Store};
 use uuid::Uuid;
 
 /// The time that most things happen at.

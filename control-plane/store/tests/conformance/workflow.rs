@@ -32,9 +32,8 @@ pub(crate) async fn definitions_are_kept_by_hash(world: World) {
 
 pub(crate) async fn a_version_is_replaced_only_on_request(world: World) {
     let (first, second) = (row("a", "1", "first"), row("a", "1", "second"));
-    let register = async |row, replace| {
-        world.store.register_workflow(row, replace, None).await.unwrap()
-    };
+    let register =
+        async |row, replace| world.store.register_workflow(row, replace, None).await.unwrap();
     assert_eq!(register(&first, false).await, Registration::Registered);
     assert_eq!(register(&second, false).await, Registration::Exists(first.clone()));
     let stored = world.store.workflow("default", "a", Some("1")).await.unwrap();
@@ -47,9 +46,8 @@ pub(crate) async fn a_version_is_replaced_only_on_request(world: World) {
 
 pub(crate) async fn an_etag_guards_a_replacement(world: World) {
     let (first, second) = (row("a", "1", "first"), row("a", "1", "second"));
-    let register = async |row, etag| {
-        world.store.register_workflow(row, true, Some(etag)).await.unwrap()
-    };
+    let register =
+        async |row, etag| world.store.register_workflow(row, true, Some(etag)).await.unwrap();
     let missing = Registration::EtagMismatch { stored: None };
     assert_eq!(register(&first, "etag of first").await, missing);
     world.store.register_workflow(&first, false, None).await.unwrap();
