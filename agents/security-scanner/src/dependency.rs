@@ -264,7 +264,7 @@ pub fn is_locked(path: &str, kind: Kind, files: &HashSet<String>) -> bool {
                 if folder.is_empty() { (*name).to_owned() } else { format!("{folder}/{name}") };
             files.contains(&place)
         };
-        if kind.locks().iter().any(|name| beside(name)) {
+        if kind.locks().iter().any(beside) {
             return true;
         }
         match folder.rsplit_once('/') {
