@@ -51,7 +51,8 @@ fn a_run_gives_one_result_in_json_and_nothing_else() {
 
 #[test]
 fn a_failed_run_exits_with_1_and_says_which_step_and_why() {
-    let yaml = CHAIN.replace("action: echo, params: {big", "action: fail, params: {message: boom, x");
+    let yaml = CHAIN.replace("echo, action: echo, params: {big: 9007199254740993, z: 1, a: '${{ a.n + 1 }}'}", "echo, action: fail, params: {message: boom}");
+    let yaml = yaml.replace("n: b.a", "n: a.n");
     let output = execute(&yaml, &[]);
     let said = text(&output.stdout) + &text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");

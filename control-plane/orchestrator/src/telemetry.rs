@@ -8,7 +8,11 @@ pub(crate) fn start(filter: &str, json: bool) {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new("info"), Some(error)),
     };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let on_terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(on_terminal)
+        .with_writer(std::io::stderr);
     // A second start in one process changes nothing.
     let started = if json { log.json().try_init() } else { log.try_init() };
     if let (Ok(()), Some(error)) = (started, wrong) {

@@ -24,11 +24,24 @@ impl Reader<'_> {
         let Some((_, node)) = fields.entry("action") else {
             return (Kind::Broken, String::new());
         };
-        let agent = fields.get("agent").map(|node| self.name(node, "`agent`"));
-        let action = self.name(node, "`action`");
+        let name = self.name(node, "`action`");
+        let mut action = self.action_fields(fields);
+        let Some(name) = name else { return (Kind::Broken, String::new()) };
+        let default_id = default_id(&name.text);
+        if action.agent.is_none() {
+            action.agent_position = name.position;
+        }
+        action.action = name.text;
+        action.action_position = name.position;
+        (Kind::Action(Box::new(action)), default_id)
+    }
+
+    /// All that an action says but its name.
+    pub(super) fn action_fields(&mut self, fields: Fields<'_>) -> Action {
+        let agent = fields.get("agent").and_then(|node| self.name(node, "`agent`"));
         let params = fields.get("params");
         let params = params.and_then(|node| self.params(node, "`params`", Site::Within));
-        let timeout = fields.get("timeout").map(|node| self.duration(node, "`timeout`"));
+        let timeout = fields.get("timeout").and_then(|node| self.duration(node, "`timeout`"));
         let retry = match fields.get("retry") {
             Some(node) => self.retry(node),
             None => Some(self.retry.clone().unwrap_or_else(Retry::none)),
@@ -43,25 +56,21 @@ impl Reader<'_> {
         let delivery = fields.get("delivery");
         let delivery = delivery.and_then(|node| self.choice(node, "`delivery`", DELIVERIES));
         let priority = fields.get("priority").and_then(|node| self.priority(node));
-        let Some(action) = action else { return (Kind::Broken, String::new()) };
-        let agent = agent.flatten();
-        let default_id = default_id(&action.text);
-        let action = Action {
-            agent_position: agent.as_ref().map_or(action.position, |agent| agent.position),
+        Action {
+            agent_position: agent.as_ref().map_or(fields.position, |agent| agent.position),
             agent: agent.map(|agent| agent.text),
-            action: action.text,
-            action_position: action.position,
+            action: "".into(),
+            action_position: fields.position,
             params,
             requires: Arc::new(requires.unwrap_or_default()),
-            timeout: timeout.flatten().unwrap_or(ACTION_TIMEOUT_DEFAULT),
+            timeout: timeout.unwrap_or(ACTION_TIMEOUT_DEFAULT),
             queue_timeout,
             retry: retry.unwrap_or_default(),
             fallback: fallback.unwrap_or_default().into_iter().map(|word| word.text).collect(),
             compensate,
             delivery: delivery.unwrap_or_default(),
             priority,
-        };
-        (Kind::Action(Box::new(action)), default_id)
+        }
     }
 
     /// Labels and their values, which are text however they are written.

@@ -340,7 +340,12 @@ impl Reader<'_> {
         }
         let within = Within { parent: Some(number), depth: depth + 1 };
         let (kind, default_id) = match thing {
-            None => (Kind::Broken, String::new()),
+            None => {
+                // What it does is mistyped or left out; its other fields are looked at all the
+                // same, so that all complaints come at once.
+                self.action_fields(fields);
+                (Kind::Broken, String::new())
+            }
             Some("action") => self.action(fields),
             Some("workflow") => self.sub_workflow(fields),
             Some("steps") => {
