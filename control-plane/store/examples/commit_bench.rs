@@ -3,6 +3,7 @@
 //! `cargo run --release -p store --example commit_bench -- sqlite:/path/bench.db` or the address of
 //! a PostgreSQL database, which should be empty. A step is a transition of one event.
 #![expect(clippy::print_stdout, reason = "the figures are what it is for")]
+#![expect(clippy::disallowed_methods, reason = "it measures time, and its ids are only to differ")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -38,8 +38,6 @@ fn migrator(steps: &Steps) -> Migrator {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::{POSTGRES, SQLITE, Steps};
 
     fn files(folder: &str) -> Vec<String> {

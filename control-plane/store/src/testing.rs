@@ -29,7 +29,7 @@ pub struct TestDatabase {
 #[derive(Debug)]
 enum Remains {
     Folder { _folder: TempDir },
-    Database { server: PgConnectOptions, name: String },
+    Database { server: Box<PgConnectOptions>, name: String },
 }
 
 impl TestDatabase {
@@ -62,11 +62,16 @@ pub async fn postgres() -> TestDatabase {
     let url = started.unwrap_or_else(|problem| panic!("no PostgreSQL for tests: {problem}"));
     let server = PgConnectOptions::from_str(&url)
         .unwrap_or_else(|error| panic!("{DATABASE_URL_VARIABLE} is no address: {error}"));
-    let name = format!("test_{}", uuid::Uuid::now_v7().simple());
+    let name = database_name();
     let created = execute(&server, &format!("CREATE DATABASE {name} TEMPLATE template0")).await;
     created.unwrap_or_else(|error| panic!("a test's database cannot be made: {error}"));
     let url = server.clone().database(&name).to_url_lossy().to_string();
-    TestDatabase { url, remains: Remains::Database { server, name } }
+    TestDatabase { url, remains: Remains::Database { server: Box::new(server), name } }
+}
+
+#[expect(clippy::disallowed_methods, reason = "processes that share a server share no id source")]
+fn database_name() -> String {
+    format!("test_{}", uuid::Uuid::now_v7().simple())
 }
 
 /// The server's address, or why there is none.

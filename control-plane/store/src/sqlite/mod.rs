@@ -96,8 +96,6 @@ async fn settle_insert(_connection: &mut Connection, _run: RunId) -> sqlx::Resul
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::{Database, open};
     use crate::{Error, OwnerId, Store as _, testing};
 
