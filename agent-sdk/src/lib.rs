@@ -23,8 +23,10 @@
 //!
 //! Read on in [`Agent`] and [`Action`] (what an agent is), [`Context`] and [`Failure`] (what a
 //! handler has), [`EffectLog`] (effects that happen once and can be undone) and [`testing`].
-//! Inside, a task goes through `session` (the stream), `tasks` (who is at work), `outbox` (what
+//! Inside, a task goes through `session` (the stream), `board` (who is at work), `outbox` (what
 //! waits to be sent) and back. The crate depends on the contracts alone.
+
+#![warn(missing_docs)]
 
 mod action;
 mod agent;

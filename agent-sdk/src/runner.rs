@@ -2,6 +2,7 @@
 //! while there is no stream.
 
 use std::fmt::Display;
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+use tracing_subscriber::EnvFilter;
 
 use crate::backoff::Backoff;
 use crate::board::Board;
@@ -27,8 +29,10 @@ use crate::{Agent, Error, RunConfig};
 impl Agent {
     /// Runs it as the environment and the command line say (see [`RunConfig::from_env`]) until
     /// SIGTERM or SIGINT; then it takes nothing new, finishes what it has, reports it and
-    /// returns. A second signal makes it return at once.
+    /// returns. A second signal makes it return at once. What happens is logged on stderr, as
+    /// `RUST_LOG` says, unless the program logs in its own way.
     pub async fn run_from_env(self) -> anyhow::Result<()> {
+        log_to_stderr();
         let config = RunConfig::from_env()?;
         let shutdown = CancellationToken::new();
         let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
@@ -232,6 +236,16 @@ async fn overdue(board: &Arc<Board>, drain: &CancellationToken, timeout: Option<
     tracing::warn!(tasks = board.tasks(), "draining takes too long; tasks are cancelled");
     board.stop_all(Stop::Stopping, CANCEL_GRACE);
     tokio::time::sleep(CANCEL_GRACE + FAREWELL_TIMEOUT).await;
+}
+
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    // It fails when the program has set up its own log, which then is the right one.
+    let _ = log.try_init();
 }
 
 /// A name for this process that no other one has: host, process and a random part, since a

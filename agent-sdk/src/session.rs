@@ -100,7 +100,8 @@ impl Session {
                 message = self.inbound.message(), if !board.is_full() => match message {
                     Ok(Some(response)) => {
                         self.heard = Instant::now();
-                        if let Some(end) = response.frame.and_then(|frame| self.hear(frame, drain)) {
+                        let heard = response.frame.and_then(|frame| self.hear(frame, drain));
+                        if let Some(end) = heard {
                             break end;
                         }
                     }
