@@ -51,7 +51,10 @@ fn a_run_gives_one_result_in_json_and_nothing_else() {
 
 #[test]
 fn a_failed_run_exits_with_1_and_says_which_step_and_why() {
-    let yaml = CHAIN.replace("echo, action: echo, params: {big: 9007199254740993, z: 1, a: '${{ a.n + 1 }}'}", "echo, action: fail, params: {message: boom}");
+    let yaml = CHAIN.replace(
+        "echo, action: echo, params: {big: 9007199254740993, z: 1, a: '${{ a.n + 1 }}'}",
+        "echo, action: fail, params: {message: boom}",
+    );
     let yaml = yaml.replace("n: b.a", "n: a.n");
     let output = execute(&yaml, &[]);
     let said = text(&output.stdout) + &text(&output.stderr);
@@ -61,7 +64,8 @@ fn a_failed_run_exits_with_1_and_says_which_step_and_why() {
 
 #[test]
 fn a_wrong_file_exits_with_2_and_tells_every_complaint_at_its_place() {
-    let yaml = "name: wrong\nsteps:\n  - id: a\n    agent: echo\n    actoin: echo\n    timeout: soon\n";
+    let yaml =
+        "name: wrong\nsteps:\n  - id: a\n    agent: echo\n    actoin: echo\n    timeout: soon\n";
     let output = execute(yaml, &["-o", "json"]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
     let said: Value = serde_json::from_str(&text(&output.stdout)).unwrap();

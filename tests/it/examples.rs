@@ -19,8 +19,8 @@ fn execute(name: &str) -> Value {
     let arguments = ["workflows", "execute", &format!("examples/{name}"), "-o", "json"];
     let output = orchestrator(&arguments, folder.path());
     let stderr = String::from_utf8_lossy(&output.stderr);
-    let result: Value = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|error| panic!("{error}: {stderr}"));
+    let result: Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"));
     assert_eq!(output.status.code(), Some(0), "{result:#}\n{stderr}");
     result
 }
@@ -58,8 +58,7 @@ async fn data_pipeline_waits_visibly_until_its_agents_come() {
     let server = Server::start("up", &folder.path().join("data"), None, &[]);
     let yaml = example("data-pipeline.yml");
     let definition = v1::Definition { yaml: yaml.clone(), ..Default::default() };
-    let request =
-        v1::ValidateWorkflowRequest { definition: Some(definition), params: None };
+    let request = v1::ValidateWorkflowRequest { definition: Some(definition), params: None };
     let said = server.orchestrator().await.validate_workflow(request).await.unwrap();
     let said = said.into_inner();
     assert!(said.valid);
@@ -81,8 +80,7 @@ async fn data_pipeline_waits_visibly_until_its_agents_come() {
         for action in actions {
             agent = agent.action(Action::new(*action, "Says that it did.", did));
         }
-        let config =
-            RunConfig { servers: vec![server.url.clone()], ..RunConfig::default() };
+        let config = RunConfig { servers: vec![server.url.clone()], ..RunConfig::default() };
         at_work.push(tokio::spawn(agent.run(config, shutdown.clone())));
     }
     let run = server.wait_for_end(&run_id).await;

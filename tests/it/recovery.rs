@@ -47,11 +47,8 @@ async fn journal(server: &Server, run_id: &str) -> Vec<v1::JournalEvent> {
     let mut events = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request = v1::ListRunJournalRequest {
-            run_id: run_id.to_owned(),
-            page_size: 1000,
-            page_token,
-        };
+        let request =
+            v1::ListRunJournalRequest { run_id: run_id.to_owned(), page_size: 1000, page_token };
         let page = server.orchestrator().await.list_run_journal(request).await.unwrap();
         let page = page.into_inner();
         events.extend(page.events);

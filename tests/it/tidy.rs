@@ -126,9 +126,8 @@ fn the_engine_knows_no_world() {
     let text = fs::read_to_string(manifest).unwrap();
     let dependencies = text.split("[dev-dependencies]").next().unwrap();
     for banned in ["tokio", "tonic", "sqlx", "rand", "tracing", "reqwest"] {
-        let found = dependencies.lines().any(|line| {
-            line.split([' ', '=', '.']).next() == Some(banned)
-        });
+        let found =
+            dependencies.lines().any(|line| line.split([' ', '=', '.']).next() == Some(banned));
         assert!(!found, "the engine must not depend on {banned}");
     }
 }

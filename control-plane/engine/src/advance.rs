@@ -6,9 +6,7 @@ use serde_json::Value;
 
 use crate::decide::{Decider, task_error};
 use crate::effect::{Acquire, Effect};
-use crate::event::{
-    Child, Ending, Event, KeyChange, KeyKind, Origin, SkipReason, WaitingFor,
-};
+use crate::event::{Child, Ending, Event, KeyChange, KeyKind, Origin, SkipReason, WaitingFor};
 use crate::expression::{EvaluateError, Expression, Template};
 use crate::graph::{Graph, NodeKind, OnConflict, Repeat, SubWorkflow};
 use crate::id::{InstanceId, Instant, RunId};
@@ -69,7 +67,11 @@ impl Decider<'_> {
             };
             let runs = match &node.kind {
                 NodeKind::Choice { then, otherwise: other } => {
-                    if chosen { then.is_some() } else { other.is_some() }
+                    if chosen {
+                        then.is_some()
+                    } else {
+                        other.is_some()
+                    }
                 }
                 _ => chosen,
             };
@@ -333,8 +335,13 @@ impl Decider<'_> {
         }
         match parent {
             None => self.state.work.push_back(Work::Run),
-            Some(n) if self.state.instances[n.index()].detail().is_some_and(
-                |detail| detail.repeat.is_some()) => self.state.work.push_back(Work::Loop(n)),
+            Some(n)
+                if self.state.instances[n.index()]
+                    .detail()
+                    .is_some_and(|detail| detail.repeat.is_some()) =>
+            {
+                self.state.work.push_back(Work::Loop(n))
+            }
             Some(n) => self.finish_block(n),
         }
     }
@@ -383,8 +390,7 @@ impl Decider<'_> {
 
     fn pump_loop(&mut self, n: InstanceId) {
         let graph = Arc::clone(&self.state.graph);
-        let NodeKind::Loop { repeat, .. } =
-            &graph.node(self.state.instances[n.index()].node).kind
+        let NodeKind::Loop { repeat, .. } = &graph.node(self.state.instances[n.index()].node).kind
         else {
             return;
         };
@@ -517,9 +523,7 @@ impl Decider<'_> {
     pub(crate) fn end(&mut self, status: Ending, outputs: Option<Json>) {
         let error = match status {
             Ending::Success => None,
-            Ending::Cancelled => {
-                self.state.cancel.as_ref().map(|(reason, _)| reason.clone())
-            }
+            Ending::Cancelled => self.state.cancel.as_ref().map(|(reason, _)| reason.clone()),
             Ending::Failure | Ending::RolledBack => {
                 self.state.failure.as_ref().map(|failure| failure.error.message.clone())
             }
@@ -585,9 +589,9 @@ impl Decider<'_> {
 
     pub(crate) fn template(&self, n: InstanceId, template: &Template) -> Result<Value, TaskError> {
         let names = Names::of_step(self.state, n).reading(&template.references());
-        template.evaluate(&names).map_err(|error| {
-            task_error(FailureKind::Permanent, "expression", &error.to_string())
-        })
+        template
+            .evaluate(&names)
+            .map_err(|error| task_error(FailureKind::Permanent, "expression", &error.to_string()))
     }
 
     /// A template that must give text.
@@ -664,9 +668,7 @@ impl State {
                 let keys = self.instances[n.index()].detail().map_or(&[][..], |d| &d.keys);
                 (keys, node.concurrency.as_ref(), node.rate_limit.as_ref())
             }
-            None => {
-                (&self.keys, self.graph.concurrency.as_ref(), self.graph.rate_limit.as_ref())
-            }
+            None => (&self.keys, self.graph.concurrency.as_ref(), self.graph.rate_limit.as_ref()),
         };
         keys.iter()
             .filter_map(|held| {

@@ -55,11 +55,7 @@ pub fn start(
 ///
 /// # Errors
 /// When the command is refused; then nothing has changed.
-pub fn decide(
-    state: &mut State,
-    command: Command,
-    now: Instant,
-) -> Result<Transition, Rejection> {
+pub fn decide(state: &mut State, command: Command, now: Instant) -> Result<Transition, Rejection> {
     // Time never runs back behind what was decided.
     let now = now.max(state.last_at);
     if let Some(Origin { request: Some(request), .. }) = command.origin()
@@ -227,21 +223,14 @@ impl<'a> Decider<'a> {
         }
     }
 
-    fn signal(
-        &mut self,
-        signal: String,
-        payload: Json,
-        origin: Origin,
-    ) -> Result<(), Rejection> {
+    fn signal(&mut self, signal: String, payload: Json, origin: Origin) -> Result<(), Rejection> {
         self.not_ended()?;
         check_json(&payload)?;
         if self.state.signals_buffered >= limits::SIGNALS_BUFFERED_MAX {
             return Err(Rejection::TooManySignals(self.state.signals_buffered));
         }
         self.emit(Event::SignalReceived { signal: signal.clone(), payload, origin });
-        let waits = |detail: &crate::instance::Detail| {
-            matches!(&detail.waiting_for, Some(WaitingFor::Signal(name)) if *name == signal)
-        };
+        let waits = |detail: &crate::instance::Detail| matches!(&detail.waiting_for, Some(WaitingFor::Signal(name)) if *name == signal);
         let waiting = self.state.instances.iter().position(|instance| {
             instance.status == Status::Waiting && instance.detail().is_some_and(waits)
         });
@@ -280,9 +269,9 @@ impl<'a> Decider<'a> {
             });
         };
         let instance = &self.state.instances[n.index()];
-        let asks = instance.detail().is_some_and(|detail| {
-            matches!(detail.waiting_for, Some(WaitingFor::Decision(_)))
-        });
+        let asks = instance
+            .detail()
+            .is_some_and(|detail| matches!(detail.waiting_for, Some(WaitingFor::Decision(_))));
         if instance.status != Status::Waiting || !asks {
             return Err(Rejection::StepNotWaiting(path.to_owned()));
         }
@@ -353,11 +342,7 @@ impl<'a> Decider<'a> {
         Ok(())
     }
 
-    fn granted(
-        &mut self,
-        instance: Option<InstanceId>,
-        which: KeyKind,
-    ) -> Result<(), Rejection> {
+    fn granted(&mut self, instance: Option<InstanceId>, which: KeyKind) -> Result<(), Rejection> {
         self.not_ended()?;
         let keys = match instance {
             None => Some(&self.state.keys),
@@ -392,16 +377,13 @@ impl<'a> Decider<'a> {
         Ok(())
     }
 
-    fn refused(
-        &mut self,
-        instance: Option<InstanceId>,
-        reason: String,
-    ) -> Result<(), Rejection> {
+    fn refused(&mut self, instance: Option<InstanceId>, reason: String) -> Result<(), Rejection> {
         self.not_ended()?;
         let error = task_error(FailureKind::Permanent, "concurrency", &reason);
         match instance {
-            Some(n) if self.state.instances.get(n.index()).map(|i| i.status)
-                == Some(Status::Blocked) =>
+            Some(n)
+                if self.state.instances.get(n.index()).map(|i| i.status)
+                    == Some(Status::Blocked) =>
             {
                 self.fail(n, error, None);
                 Ok(())
@@ -414,17 +396,19 @@ impl<'a> Decider<'a> {
         }
     }
 
-    fn displaced(
-        &mut self,
-        instance: Option<InstanceId>,
-        key: &str,
-    ) -> Result<(), Rejection> {
+    fn displaced(&mut self, instance: Option<InstanceId>, key: &str) -> Result<(), Rejection> {
         self.not_ended()?;
         let reason = format!("another took the concurrency key `{key}`");
         match instance {
-            Some(n) if self.state.instances.get(n.index()).is_some_and(|i| i.status.is_active())
-                => self.cancel_instance(n, &reason, Some(task_error(
-                    FailureKind::Permanent, "displaced", &reason))),
+            Some(n)
+                if self.state.instances.get(n.index()).is_some_and(|i| i.status.is_active()) =>
+            {
+                self.cancel_instance(
+                    n,
+                    &reason,
+                    Some(task_error(FailureKind::Permanent, "displaced", &reason)),
+                )
+            }
             Some(_) => return Err(Rejection::TaskNotOut),
             None => self.stop_run(reason, Origin::default(), None),
         }

@@ -21,12 +21,7 @@ const FINAL_CODES: [&str; 3] = ["queue_timeout", "rejected", "needs_person"];
 
 impl Decider<'_> {
     /// An attempt failed: another one, another agent, or the end.
-    pub(crate) fn attempt_failed(
-        &mut self,
-        n: InstanceId,
-        error: TaskError,
-        by: Option<AgentRef>,
-    ) {
+    pub(crate) fn attempt_failed(&mut self, n: InstanceId, error: TaskError, by: Option<AgentRef>) {
         if self.state.instances[n.index()].status == Status::Cancelling {
             return self.task_stopped(n);
         }
@@ -37,9 +32,8 @@ impl Decider<'_> {
         };
         let (attempt, fallback) = (instance.attempt, instance.fallback);
         let stopped = self.state.is_stopped(n);
-        let may_retry = fallback == 0
-            && attempt < action.retry.max_attempts
-            && allows(&action.retry, &error);
+        let may_retry =
+            fallback == 0 && attempt < action.retry.max_attempts && allows(&action.retry, &error);
         let next = if stopped {
             None
         } else if may_retry {
@@ -168,10 +162,7 @@ impl Decider<'_> {
             Status::Waiting => match waiting_for {
                 Some(WaitingFor::Child(child)) => {
                     self.emit(requested(error));
-                    self.effect(Effect::CancelChild {
-                        run: child.run,
-                        reason: reason.to_owned(),
-                    });
+                    self.effect(Effect::CancelChild { run: child.run, reason: reason.to_owned() });
                 }
                 _ => self.settle_stopped(n, error),
             },
@@ -216,11 +207,7 @@ impl Decider<'_> {
         self.release_keys(n);
     }
 
-    pub(crate) fn cancel_run(
-        &mut self,
-        reason: String,
-        origin: Origin,
-    ) -> Result<(), Rejection> {
+    pub(crate) fn cancel_run(&mut self, reason: String, origin: Origin) -> Result<(), Rejection> {
         self.not_ended()?;
         if self.state.phase == Phase::RollingBack {
             let message = "the run is being rolled back; that cannot be cancelled";

@@ -87,9 +87,7 @@ impl FromStr for RunId {
 }
 
 /// The number of a step instance within its run, in the order in which instances came to be.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct InstanceId(pub u32);
 

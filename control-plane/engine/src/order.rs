@@ -161,9 +161,10 @@ impl State {
     }
 
     fn deadline_of(&self, n: InstanceId) -> Option<crate::id::Instant> {
-        let own = self.node(n).deadline.map(|deadline| {
-            self.instances[n.index()].ready_at.after(deadline)
-        });
+        let own = self
+            .node(n)
+            .deadline
+            .map(|deadline| self.instances[n.index()].ready_at.after(deadline));
         let run = self.graph.deadline.map(|deadline| self.started_at.after(deadline));
         [own, run].into_iter().flatten().min()
     }
@@ -204,9 +205,8 @@ impl State {
             level = next;
         }
         if in_handler {
-            let done = self.completions.iter().rev().filter(|&&done| {
-                self.root_scope(done) == ScopeId(0)
-            });
+            let done =
+                self.completions.iter().rev().filter(|&&done| self.root_scope(done) == ScopeId(0));
             for &done in done.take(limits::UPSTREAM_MAX.saturating_sub(found.len())) {
                 if let Some(output) = self.output(done) {
                     found.push((Arc::clone(&self.node(done).id), output));

@@ -113,8 +113,7 @@ impl Decider<'_> {
                 task_error(FailureKind::Retryable, "lost", "the undo was lost")
             }
         };
-        let again =
-            error.kind == FailureKind::Retryable && attempt < limits::UNDO_ATTEMPTS_MAX;
+        let again = error.kind == FailureKind::Retryable && attempt < limits::UNDO_ATTEMPTS_MAX;
         let retry_at = again.then(|| undo_retry_at(self.now, attempt));
         self.emit(Event::UndoFailed { n, step, attempt, error, retry_at });
         if again {
@@ -191,9 +190,8 @@ impl State {
         let order = self.order(n);
         let output = self.output(n).unwrap_or_else(|| "null".into());
         let raw = |text: &Json| {
-            RawValue::from_string(text.to_string()).map_err(|error| {
-                task_error(FailureKind::Permanent, "undo", &error.to_string())
-            })
+            RawValue::from_string(text.to_string())
+                .map_err(|error| task_error(FailureKind::Permanent, "undo", &error.to_string()))
         };
         #[derive(serde::Serialize)]
         struct Input {

@@ -490,7 +490,11 @@ impl State {
         let list = match &graph.node(self.instances[n.index()].node).kind {
             NodeKind::Block { body } => Some(*body),
             NodeKind::Choice { then, otherwise: other } => {
-                if otherwise { *other } else { *then }
+                if otherwise {
+                    *other
+                } else {
+                    *then
+                }
             }
             NodeKind::Loop { .. } => {
                 let items = items.map(|json| {
@@ -625,8 +629,8 @@ impl State {
         let instance = &mut self.instances[index];
         let ended_badly =
             matches!(instance.status, Status::Failure | Status::NotStarted | Status::Cancelled);
-        let held = instance.status == Status::Failure
-            && self.graph.node(instance.node).continue_on_error;
+        let held =
+            instance.status == Status::Failure && self.graph.node(instance.node).continue_on_error;
         if !parent_open || !ended_badly || held {
             return;
         }
@@ -681,10 +685,8 @@ impl State {
             scope.active = active;
         }
         for index in 0..self.instances.len() {
-            let scopes =
-                self.instances[index].detail().map_or_else(Vec::new, |d| d.scopes.clone());
-            let running =
-                scopes.iter().filter(|id| self.scopes[id.index()].unsettled > 0).count();
+            let scopes = self.instances[index].detail().map_or_else(Vec::new, |d| d.scopes.clone());
+            let running = scopes.iter().filter(|id| self.scopes[id.index()].unsettled > 0).count();
             if let Some(detail) = self.instances[index].detail.as_mut()
                 && let Some(repeat) = detail.repeat.as_mut()
             {

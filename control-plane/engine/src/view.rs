@@ -248,8 +248,7 @@ impl State {
             None if self.handler == Some(scope_id) => format!("on_failure.{id}").into(),
             None => Arc::clone(id),
             Some(parent) => {
-                let inline =
-                    matches!(self.node(parent).kind, NodeKind::Loop { inline: true, .. });
+                let inline = matches!(self.node(parent).kind, NodeKind::Loop { inline: true, .. });
                 let above = self.path(parent);
                 match (scope.iteration, inline) {
                     (Some(index), true) => format!("{above}[{index}]").into(),
@@ -386,8 +385,7 @@ impl State {
     }
 
     fn list_scope(&self, scope: ScopeId, into: &mut Vec<StepView>) {
-        let (first, list) =
-            (self.scopes[scope.index()].first, self.scopes[scope.index()].list);
+        let (first, list) = (self.scopes[scope.index()].first, self.scopes[scope.index()].list);
         for (n, &node) in (first..).zip(&self.graph.list(list).nodes) {
             let n = InstanceId(n);
             let view = self.step_view(n);
@@ -485,10 +483,9 @@ fn static_lists(kind: &NodeKind) -> Vec<ListId> {
 
 fn names(kind: &NodeKind) -> (Arc<str>, Arc<str>) {
     match kind {
-        NodeKind::Action(action) => (
-            action.agent.clone().unwrap_or_else(|| Arc::from("")),
-            Arc::clone(&action.action),
-        ),
+        NodeKind::Action(action) => {
+            (action.agent.clone().unwrap_or_else(|| Arc::from("")), Arc::clone(&action.action))
+        }
         _ => (Arc::from(""), Arc::from("")),
     }
 }

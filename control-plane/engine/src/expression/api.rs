@@ -27,9 +27,7 @@ impl Expression {
         let text = &source[start..end];
         let at = |byte: usize, message: String| ParseError {
             message,
-            offset: source[..source.floor_char_boundary(start + byte)]
-                .chars()
-                .count(),
+            offset: source[..source.floor_char_boundary(start + byte)].chars().count(),
         };
         if text.is_empty() {
             return Err(at(0, "the expression is empty".to_owned()));
@@ -43,10 +41,7 @@ impl Expression {
         }
         scan::check(text).map_err(|error| at(error.byte, error.message))?;
         let program = compile::compile(text).map_err(|error| at(error.byte, error.message))?;
-        Ok(Expression {
-            source: Arc::from(text),
-            program: Arc::new(program),
-        })
+        Ok(Expression { source: Arc::from(text), program: Arc::new(program) })
     }
 
     /// The CEL text, without `${{ }}` and white space around it.
@@ -93,19 +88,13 @@ impl Expression {
     }
 
     pub(super) fn error(&self, message: String) -> EvaluateError {
-        EvaluateError {
-            expression: Arc::clone(&self.source),
-            message,
-        }
+        EvaluateError { expression: Arc::clone(&self.source), message }
     }
 }
 
 impl fmt::Debug for Expression {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_tuple("Expression")
-            .field(&self.source)
-            .finish()
+        formatter.debug_tuple("Expression").field(&self.source).finish()
     }
 }
 
@@ -133,18 +122,12 @@ fn body(source: &str) -> Result<(usize, usize), ParseError> {
     let offset = |byte: usize| source[..byte].chars().count();
     let Some(closing) = scan::closing(&source[inner..end]) else {
         let message = "`${{` has no closing `}}`".to_owned();
-        return Err(ParseError {
-            message,
-            offset: offset(start),
-        });
+        return Err(ParseError { message, offset: offset(start) });
     };
     let closing = inner + closing;
     if closing + 2 != end {
         let message = "nothing may follow the closing `}}` of an expression".to_owned();
-        return Err(ParseError {
-            message,
-            offset: offset(closing + 2),
-        });
+        return Err(ParseError { message, offset: offset(closing + 2) });
     }
     Ok(trim(inner, closing))
 }
@@ -200,9 +183,7 @@ pub enum Lookup {
 impl Lookup {
     /// `Unknown`, with the nearest of the names there are.
     pub fn unknown<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Lookup {
-        Lookup::Unknown {
-            suggestion: nearest::nearest(name, names).map(str::to_owned),
-        }
+        Lookup::Unknown { suggestion: nearest::nearest(name, names).map(str::to_owned) }
     }
 }
 
@@ -227,12 +208,7 @@ pub struct EvaluateError {
 
 impl fmt::Display for EvaluateError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            formatter,
-            "`{}`: {}",
-            shorten(&self.expression),
-            self.message
-        )
+        write!(formatter, "`{}`: {}", shorten(&self.expression), self.message)
     }
 }
 

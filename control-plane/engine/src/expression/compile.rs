@@ -102,36 +102,19 @@ pub(super) enum Macro {
 /// Parses and compiles text that [`scan::check`] let through.
 pub(super) fn compile(text: &str) -> Result<Program, CompileError> {
     let depth_max = u16::try_from(DEPTH_MAX).unwrap_or(u16::MAX);
-    let parser = PrattParser::new()
-        .max_recursion_depth(depth_max)
-        .enable_ident_escape_syntax(true);
+    let parser = PrattParser::new().max_recursion_depth(depth_max).enable_ident_escape_syntax(true);
     let parsed = parser.parse(text).map_err(|errors| {
         // Errors without a place only say that the parser gave up after the others.
         let placed = errors.errors.iter().find(|error| error.pos.0 > 0);
         let Some(error) = placed.or(errors.errors.first()) else {
-            return CompileError {
-                byte: 0,
-                message: "this is not an expression".to_owned(),
-            };
+            return CompileError { byte: 0, message: "this is not an expression".to_owned() };
         };
-        CompileError {
-            byte: byte_of(text, error.pos),
-            message: plain(&error.msg),
-        }
+        CompileError { byte: byte_of(text, error.pos), message: plain(&error.msg) }
     })?;
-    let mut compiler = Compiler {
-        text,
-        names: Vec::new(),
-        paths: 0,
-        variables: Vec::new(),
-        depth: 0,
-    };
+    let mut compiler =
+        Compiler { text, names: Vec::new(), paths: 0, variables: Vec::new(), depth: 0 };
     let root = compiler.node(&parsed.expr)?;
-    Ok(Program {
-        root,
-        names: compiler.names,
-        paths: compiler.paths,
-    })
+    Ok(Program { root, names: compiler.names, paths: compiler.paths })
 }
 
 /// The parser's position, line and byte within the line from 1, as a byte of the text.
@@ -148,10 +131,7 @@ fn plain(message: &str) -> String {
         .replace("mismatched input '<EOF>'", "the end")
         .replace("mismatched input", "found")
         .replace("expecting <EOF>", "where the expression should end")
-        .replace(
-            "the end expecting expression",
-            "expected a value, found the end",
-        )
+        .replace("the end expecting expression", "expected a value, found the end")
         .replace("expecting", "expected")
         .replace("unexpected token", "expected a value here")
 }
@@ -167,10 +147,7 @@ struct Compiler<'t> {
 impl Compiler<'_> {
     /// An error at the first place where `word` stands.
     fn error(&self, word: &str, message: String) -> CompileError {
-        CompileError {
-            byte: scan::word(self.text, word).unwrap_or(0),
-            message,
-        }
+        CompileError { byte: scan::word(self.text, word).unwrap_or(0), message }
     }
 
     fn boxed(&mut self, expr: &Parsed) -> Result<Box<Node>, CompileError> {
@@ -220,10 +197,9 @@ impl Compiler<'_> {
                 let first = message.type_name.split('.').next().unwrap_or_default();
                 Err(self.error(first, text))
             }
-            Expr::Unspecified => Err(CompileError {
-                byte: 0,
-                message: "this is not an expression".to_owned(),
-            }),
+            Expr::Unspecified => {
+                Err(CompileError { byte: 0, message: "this is not an expression".to_owned() })
+            }
         }
     }
 
@@ -236,18 +212,11 @@ impl Compiler<'_> {
             return Node::Variable(slot);
         }
         let name = global.unwrap_or(name);
-        let index = self
-            .names
-            .iter()
-            .position(|known| known == name)
-            .unwrap_or_else(|| {
-                self.names.push(name.to_owned());
-                self.names.len() - 1
-            });
-        Node::Name {
-            index,
-            kind: Kind::from_name(name),
-        }
+        let index = self.names.iter().position(|known| known == name).unwrap_or_else(|| {
+            self.names.push(name.to_owned());
+            self.names.len() - 1
+        });
+        Node::Name { index, kind: Kind::from_name(name) }
     }
 
     fn select(&mut self, select: &SelectExpr) -> Result<Node, CompileError> {
@@ -262,10 +231,7 @@ impl Compiler<'_> {
         let operand = self.node(&select.operand.expr)?;
         let field = select.field.clone();
         if select.test {
-            return Ok(Node::Has {
-                operand: Box::new(operand),
-                field,
-            });
+            return Ok(Node::Has { operand: Box::new(operand), field });
         }
         Ok(self.field(operand, field))
     }
@@ -275,28 +241,13 @@ impl Compiler<'_> {
         match operand {
             Node::Name { index, .. } => {
                 self.paths += 1;
-                Node::Path {
-                    slot: self.paths - 1,
-                    index,
-                    fields: vec![field],
-                }
+                Node::Path { slot: self.paths - 1, index, fields: vec![field] }
             }
-            Node::Path {
-                slot,
-                index,
-                mut fields,
-            } => {
+            Node::Path { slot, index, mut fields } => {
                 fields.push(field);
-                Node::Path {
-                    slot,
-                    index,
-                    fields,
-                }
+                Node::Path { slot, index, fields }
             }
-            other => Node::Select {
-                operand: Box::new(other),
-                field,
-            },
+            other => Node::Select { operand: Box::new(other), field },
         }
     }
 
@@ -313,10 +264,7 @@ impl Compiler<'_> {
                     // What is no map is told so in other words when indexed: only paths are fields.
                     (
                         Operator::Index,
-                        [
-                            operand @ (Node::Name { .. } | Node::Path { .. }),
-                            Node::Text(key),
-                        ],
+                        [operand @ (Node::Name { .. } | Node::Path { .. }), Node::Text(key)],
                     ) => self.field(operand, key),
                     (operator, pair) => Node::Binary(operator, Box::new(pair)),
                 });
@@ -360,10 +308,7 @@ impl Compiler<'_> {
     fn find(&self, name: &str, member: bool, given: usize) -> Result<Function, CompileError> {
         let mut wrong_style = false;
         let mut counts = None;
-        for signature in function::SIGNATURES
-            .iter()
-            .filter(|signature| signature.name == name)
-        {
+        for signature in function::SIGNATURES.iter().filter(|signature| signature.name == name) {
             if signature.member != member {
                 wrong_style = true;
             } else if (signature.least..=signature.most).contains(&given) {
@@ -373,20 +318,13 @@ impl Compiler<'_> {
             }
         }
         if let Some((least, most)) = counts {
-            let wanted = if least == most {
-                least.to_string()
-            } else {
-                format!("{least} or {most}")
-            };
+            let wanted =
+                if least == most { least.to_string() } else { format!("{least} or {most}") };
             let text = format!("`{name}` takes {wanted} argument(s), {given} given");
             return Err(self.error(name, text));
         }
         if wrong_style {
-            let right = if member {
-                format!("{name}(…)")
-            } else {
-                format!("value.{name}(…)")
-            };
+            let right = if member { format!("{name}(…)") } else { format!("value.{name}(…)") };
             return Err(self.error(name, format!("`{name}` is called as `{right}`")));
         }
         if let Some((_, usage)) = function::MACROS.iter().find(|(known, _)| *known == name) {
@@ -415,12 +353,7 @@ impl Compiler<'_> {
         let body = self.node(body);
         let filter = filter.map(|filter| self.node(filter)).transpose();
         self.variables.pop();
-        Ok(Node::Fold(Box::new(Fold {
-            macro_,
-            range,
-            body: body?,
-            filter: filter?,
-        })))
+        Ok(Node::Fold(Box::new(Fold { macro_, range, body: body?, filter: filter? })))
     }
 }
 
@@ -491,10 +424,7 @@ impl Program {
     fn collect(&self, node: &Node, found: &mut Vec<Reference>) {
         let mut add = |index: usize, fields: &[String], last: Option<&String>| {
             let fields = fields.iter().chain(last).cloned().collect();
-            let reference = Reference {
-                name: self.names[index].clone(),
-                fields,
-            };
+            let reference = Reference { name: self.names[index].clone(), fields };
             if !found.contains(&reference) {
                 found.push(reference);
             }
@@ -527,9 +457,7 @@ impl Program {
             }
             Node::Fold(fold) => {
                 self.collect(&fold.range, found);
-                fold.filter
-                    .iter()
-                    .for_each(|filter| self.collect(filter, found));
+                fold.filter.iter().for_each(|filter| self.collect(filter, found));
                 self.collect(&fold.body, found);
             }
             _ => {}

@@ -30,9 +30,9 @@ fn unreadable(target: &str) -> Fault {
 pub(super) fn to_int<'a>(value: &Value<'_>) -> Converted<'a> {
     Some(match value {
         Value::Int(value) => Ok(Value::Int(*value)),
-        Value::Uint(value) => i64::try_from(*value)
-            .map(Value::Int)
-            .map_err(|_| beyond(value, "int")),
+        Value::Uint(value) => {
+            i64::try_from(*value).map(Value::Int).map_err(|_| beyond(value, "int"))
+        }
         Value::Double(value) if *value >= -INT_END && *value < INT_END => {
             Ok(Value::Int(*value as i64))
         }
@@ -40,9 +40,7 @@ pub(super) fn to_int<'a>(value: &Value<'_>) -> Converted<'a> {
         Value::Timestamp(time) => Ok(Value::Int(time.timestamp())),
         other => {
             let parsed = other.text()?.parse::<i64>();
-            parsed
-                .map(Value::Int)
-                .map_err(|_| unreadable("an int: a whole number of 64 bits"))
+            parsed.map(Value::Int).map_err(|_| unreadable("an int: a whole number of 64 bits"))
         }
     })
 }
@@ -50,9 +48,9 @@ pub(super) fn to_int<'a>(value: &Value<'_>) -> Converted<'a> {
 pub(super) fn to_uint<'a>(value: &Value<'_>) -> Converted<'a> {
     Some(match value {
         Value::Uint(value) => Ok(Value::Uint(*value)),
-        Value::Int(value) => u64::try_from(*value)
-            .map(Value::Uint)
-            .map_err(|_| beyond(value, "uint")),
+        Value::Int(value) => {
+            u64::try_from(*value).map(Value::Uint).map_err(|_| beyond(value, "uint"))
+        }
         Value::Double(value) if *value >= 0.0 && *value < UINT_END => {
             Ok(Value::Uint(*value as u64))
         }
@@ -65,10 +63,7 @@ pub(super) fn to_uint<'a>(value: &Value<'_>) -> Converted<'a> {
     })
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "CEL's double() rounds to the nearest double"
-)]
+#[expect(clippy::cast_precision_loss, reason = "CEL's double() rounds to the nearest double")]
 pub(super) fn to_double<'a>(value: &Value<'_>) -> Converted<'a> {
     Some(match value {
         Value::Double(value) => Ok(Value::Double(*value)),
@@ -76,9 +71,7 @@ pub(super) fn to_double<'a>(value: &Value<'_>) -> Converted<'a> {
         Value::Uint(value) => Ok(Value::Double(*value as f64)),
         other => {
             let parsed = other.text()?.parse::<f64>();
-            parsed
-                .map(Value::Double)
-                .map_err(|_| unreadable("a double"))
+            parsed.map(Value::Double).map_err(|_| unreadable("a double"))
         }
     })
 }
@@ -142,11 +135,7 @@ pub(super) fn to_string<'a>(value: &Value<'a>, budget: &mut Budget) -> Converted
 /// Plain digits for numbers of everyday size, an exponent for the others.
 fn write_double(value: f64) -> String {
     let plain = value == 0.0 || !value.is_finite() || (1e-5..1e21).contains(&value.abs());
-    if plain {
-        value.to_string()
-    } else {
-        format!("{value:e}")
-    }
+    if plain { value.to_string() } else { format!("{value:e}") }
 }
 
 /// A key of a map as the text it has in JSON.

@@ -47,10 +47,7 @@ pub(super) struct Budget {
 
 impl Budget {
     pub(super) fn new() -> Budget {
-        Budget {
-            steps: STEPS_MAX,
-            result_bytes: 0,
-        }
+        Budget { steps: STEPS_MAX, result_bytes: 0 }
     }
 
     pub(super) fn pay(&mut self, steps: u64) -> Result<(), Fault> {
@@ -82,18 +79,10 @@ pub(super) fn run(
     let cells: Vec<OnceCell<Lookup>> = program.names.iter().map(|_| OnceCell::new()).collect();
     let paths: Vec<OnceCell<Option<Resolved>>> =
         (0..program.paths).map(|_| OnceCell::new()).collect();
-    let mut machine = Machine {
-        program,
-        cells: &cells,
-        paths: &paths,
-        scope,
-        variables: Vec::new(),
-        budget,
-    };
+    let mut machine =
+        Machine { program, cells: &cells, paths: &paths, scope, variables: Vec::new(), budget };
     let result = machine.node(&program.root);
-    result
-        .and_then(|value| convert::to_json(&value, machine.budget))
-        .map_err(Fault::message)
+    result.and_then(|value| convert::to_json(&value, machine.budget)).map_err(Fault::message)
 }
 
 /// Everything an evaluation holds. Values borrow from the program and from the looked-up names.
@@ -120,11 +109,7 @@ impl<'a> Machine<'a, '_> {
             Node::Bytes(value) => Ok(Value::Bytes(Arc::clone(value))),
             Node::Type(kind) => Ok(Value::Type(*kind)),
             Node::Name { index, kind } => self.name(*index, *kind),
-            Node::Path {
-                slot,
-                index,
-                fields,
-            } => self.path(*slot, *index, fields),
+            Node::Path { slot, index, fields } => self.path(*slot, *index, fields),
             Node::Variable(slot) => Ok(self.variables[*slot].clone()),
             Node::Select { operand, field } => self.select(operand, field),
             Node::Has { operand, field } => self.has(operand, field),
@@ -151,10 +136,9 @@ impl<'a> Machine<'a, '_> {
         match (cells[index].get_or_init(|| scope.lookup(name)), kind) {
             (Lookup::Found(value), _) => Ok(Value::from_json(value)),
             (Lookup::Unknown { .. }, Some(kind)) => Ok(Value::Type(kind)),
-            (Lookup::Unknown { suggestion }, None) => Err(Fault::new(format!(
-                "unknown name `{name}`{}",
-                hint(suggestion.as_deref())
-            ))),
+            (Lookup::Unknown { suggestion }, None) => {
+                Err(Fault::new(format!("unknown name `{name}`{}", hint(suggestion.as_deref()))))
+            }
             (Lookup::Ambiguous(message), _) => Err(Fault::new(message.clone())),
         }
     }
@@ -202,9 +186,7 @@ impl<'a> Machine<'a, '_> {
         let operand = self.node(operand)?;
         if operand.kind() != Kind::Map {
             let word = operand.kind().word();
-            return Err(Fault::new(format!(
-                "has() needs a map before `.{field}`, not {word}"
-            )));
+            return Err(Fault::new(format!("has() needs a map before `.{field}`, not {word}")));
         }
         let found = operand.get(&Value::Borrowed(field), self.budget)?;
         Ok(Value::Bool(found.is_some()))
@@ -238,10 +220,7 @@ impl<'a> Machine<'a, '_> {
     fn not(&mut self, operand: &'a Node) -> Result<Value<'a>, Fault> {
         match self.node(operand)? {
             Value::Bool(value) => Ok(Value::Bool(!value)),
-            other => Err(Fault::new(format!(
-                "`!` does not apply to {}",
-                other.kind().word()
-            ))),
+            other => Err(Fault::new(format!("`!` does not apply to {}", other.kind().word()))),
         }
     }
 
@@ -251,20 +230,13 @@ impl<'a> Machine<'a, '_> {
             Value::Int(value) => value.checked_neg().map(Value::Int).ok_or_else(|| {
                 Fault::new(format!("-({value}) is beyond the range of 64-bit integers"))
             }),
-            other => Err(Fault::new(format!(
-                "`-` does not apply to {}",
-                other.kind().word()
-            ))),
+            other => Err(Fault::new(format!("`-` does not apply to {}", other.kind().word()))),
         }
     }
 
     fn conditional(&mut self, parts: &'a [Node; 3]) -> Result<Value<'a>, Fault> {
         let [condition, then, otherwise] = parts;
-        let branch = if self.truth(condition)? {
-            then
-        } else {
-            otherwise
-        };
+        let branch = if self.truth(condition)? { then } else { otherwise };
         self.node(branch)
     }
 
@@ -298,19 +270,14 @@ impl<'a> Machine<'a, '_> {
         let mut entries: Vec<(Value<'a>, Value<'a>)> = Vec::with_capacity(nodes.len());
         for (key, value) in nodes {
             let key = self.node(key)?;
-            if !matches!(
-                key.kind(),
-                Kind::String | Kind::Int | Kind::Uint | Kind::Bool
-            ) {
+            if !matches!(key.kind(), Kind::String | Kind::Int | Kind::Uint | Kind::Bool) {
                 let word = key.kind().word();
                 return Err(Fault::new(format!("{word} cannot be a key of a map")));
             }
             for (known, _) in &entries {
                 if value::equal(known, &key, self.budget)? {
                     let shown = shorten(&convert::key(&key));
-                    return Err(Fault::new(format!(
-                        "the key `{shown}` stands twice in a map"
-                    )));
+                    return Err(Fault::new(format!("the key `{shown}` stands twice in a map")));
                 }
             }
             let value = self.node(value)?;

@@ -43,34 +43,16 @@ pub(super) struct Signature {
 }
 
 const fn global(name: &'static str, arguments: usize, function: Function) -> Signature {
-    Signature {
-        name,
-        member: false,
-        least: arguments,
-        most: arguments,
-        function,
-    }
+    Signature { name, member: false, least: arguments, most: arguments, function }
 }
 
 const fn member(name: &'static str, arguments: usize, function: Function) -> Signature {
-    Signature {
-        name,
-        member: true,
-        least: arguments,
-        most: arguments,
-        function,
-    }
+    Signature { name, member: true, least: arguments, most: arguments, function }
 }
 
 /// A part of a time, with an optional time zone.
 const fn part(name: &'static str, part: Part) -> Signature {
-    Signature {
-        name,
-        member: true,
-        least: 0,
-        most: 1,
-        function: Function::Get(part),
-    }
+    Signature { name, member: true, least: 0, most: 1, function: Function::Get(part) }
 }
 
 pub(super) const SIGNATURES: [Signature; 27] = [
@@ -110,18 +92,13 @@ pub(super) const MACROS: [(&str, &str); 7] = [
     ("exists", "list.exists(x, condition)"),
     ("exists_one", "list.exists_one(x, condition)"),
     ("existsOne", "list.existsOne(x, condition)"),
-    (
-        "map",
-        "list.map(x, value)` or `list.map(x, condition, value)",
-    ),
+    ("map", "list.map(x, value)` or `list.map(x, condition, value)"),
     ("filter", "list.filter(x, condition)"),
 ];
 
 impl Function {
     fn name(self) -> &'static str {
-        let signature = SIGNATURES
-            .iter()
-            .find(|signature| signature.function == self);
+        let signature = SIGNATURES.iter().find(|signature| signature.function == self);
         signature.map_or("?", |signature| signature.name)
     }
 
@@ -192,11 +169,7 @@ impl Function {
 
     fn mismatch(self, args: &[Value<'_>]) -> Fault {
         let kinds: Vec<&str> = args.iter().map(|arg| arg.kind().word()).collect();
-        Fault::new(format!(
-            "`{}` does not apply to {}",
-            self.name(),
-            kinds.join(" and ")
-        ))
+        Fault::new(format!("`{}` does not apply to {}", self.name(), kinds.join(" and ")))
     }
 }
 

@@ -28,7 +28,5 @@ pub(super) fn nearest<'a>(
 
 /// `, did you mean `x`?`, or nothing.
 pub(super) fn hint(candidate: Option<&str>) -> String {
-    candidate.map_or_else(String::new, |candidate| {
-        format!(", did you mean `{candidate}`?")
-    })
+    candidate.map_or_else(String::new, |candidate| format!(", did you mean `{candidate}`?"))
 }

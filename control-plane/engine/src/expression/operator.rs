@@ -47,17 +47,11 @@ const OPERATORS: [(Operator, &str, &str); 13] = [
 
 impl Operator {
     pub(super) fn from_call(name: &str) -> Option<Operator> {
-        OPERATORS
-            .iter()
-            .find(|(_, call, _)| *call == name)
-            .map(|(operator, ..)| *operator)
+        OPERATORS.iter().find(|(_, call, _)| *call == name).map(|(operator, ..)| *operator)
     }
 
     fn sign(self) -> &'static str {
-        OPERATORS
-            .iter()
-            .find(|(operator, ..)| *operator == self)
-            .map_or("?", |(.., sign)| sign)
+        OPERATORS.iter().find(|(operator, ..)| *operator == self).map_or("?", |(.., sign)| sign)
     }
 
     pub(super) fn apply<'a>(
@@ -161,9 +155,7 @@ impl Operator {
 
     fn overflow(self, left: impl std::fmt::Display, right: impl std::fmt::Display) -> Fault {
         let sign = self.sign();
-        Fault::new(format!(
-            "{left} {sign} {right} is beyond the range of 64-bit integers"
-        ))
+        Fault::new(format!("{left} {sign} {right} is beyond the range of 64-bit integers"))
     }
 
     fn add<'a>(
@@ -173,11 +165,7 @@ impl Operator {
         budget: &mut Budget,
     ) -> Result<Value<'a>, Fault> {
         if let (Some(left), Some(right)) = (left.text(), right.text()) {
-            let length = grown(
-                left.len() + right.len(),
-                STRING_BYTES_MAX,
-                "bytes of a string",
-            )?;
+            let length = grown(left.len() + right.len(), STRING_BYTES_MAX, "bytes of a string")?;
             budget.pay_bytes(length)?;
             return Ok(Value::Owned(Arc::from([left, right].concat())));
         }
@@ -185,11 +173,7 @@ impl Operator {
             (Kind::List, Kind::List) => {
                 let length = left.length().unwrap_or(0) + right.length().unwrap_or(0);
                 budget.pay_items(grown(length, LIST_ITEMS_MAX, "elements of a list")?)?;
-                let items = left
-                    .elements()
-                    .into_iter()
-                    .chain(right.elements())
-                    .flatten();
+                let items = left.elements().into_iter().chain(right.elements()).flatten();
                 Ok(Value::List(items.collect()))
             }
             (Kind::Bytes, Kind::Bytes) => {
@@ -241,9 +225,7 @@ fn contains<'a>(
     budget: &mut Budget,
 ) -> Result<Value<'a>, Fault> {
     match container.kind() {
-        Kind::Map => container
-            .get(needle, budget)
-            .map(|found| Value::Bool(found.is_some())),
+        Kind::Map => container.get(needle, budget).map(|found| Value::Bool(found.is_some())),
         Kind::List => {
             for item in container.elements().into_iter().flatten() {
                 if value::equal(needle, &item, budget)? {
@@ -254,9 +236,7 @@ fn contains<'a>(
         }
         other => {
             let word = other.word();
-            Err(Fault::new(format!(
-                "`in` needs a list or a map on its right, not {word}"
-            )))
+            Err(Fault::new(format!("`in` needs a list or a map on its right, not {word}")))
         }
     }
 }
@@ -267,24 +247,15 @@ fn index<'a>(
     budget: &mut Budget,
 ) -> Result<Value<'a>, Fault> {
     match container.kind() {
-        Kind::Map => container
-            .get(key, budget)?
-            .ok_or_else(|| missing(container, key)),
+        Kind::Map => container.get(key, budget)?.ok_or_else(|| missing(container, key)),
         Kind::List => {
             let length = container.length().unwrap_or(0);
             let position = position(key).ok_or_else(|| {
-                Fault::new(format!(
-                    "a list is indexed by whole numbers, not {}",
-                    key.kind().word()
-                ))
+                Fault::new(format!("a list is indexed by whole numbers, not {}", key.kind().word()))
             })?;
-            let item = usize::try_from(position)
-                .ok()
-                .and_then(|index| container.item(index));
+            let item = usize::try_from(position).ok().and_then(|index| container.item(index));
             item.ok_or_else(|| {
-                Fault::new(format!(
-                    "index {position} is outside a list of {length} element(s)"
-                ))
+                Fault::new(format!("index {position} is outside a list of {length} element(s)"))
             })
         }
         other => Err(Fault::new(format!("{} cannot be indexed", other.word()))),
@@ -309,9 +280,7 @@ pub(super) fn select<'a>(
 ) -> Result<Value<'a>, Fault> {
     if operand.kind() != Kind::Map {
         let word = operand.kind().word();
-        return Err(Fault::new(format!(
-            "no field `{field}` in {word}: only maps have fields"
-        )));
+        return Err(Fault::new(format!("no field `{field}` in {word}: only maps have fields")));
     }
     let key = Value::Borrowed(field);
     let found = match operand {
@@ -336,14 +305,7 @@ fn missing(container: &Value<'_>, key: &Value<'_>) -> Fault {
             None => format!("of type {}", other.kind().word()),
         },
     };
-    let keys: Vec<Value<'_>> = container
-        .elements()
-        .into_iter()
-        .flatten()
-        .take(256)
-        .collect();
-    let near = key
-        .text()
-        .and_then(|text| nearest(text, keys.iter().filter_map(Value::text)));
+    let keys: Vec<Value<'_>> = container.elements().into_iter().flatten().take(256).collect();
+    let near = key.text().and_then(|text| nearest(text, keys.iter().filter_map(Value::text)));
     Fault::new(format!("no such key `{shown}`{}", hint(near)))
 }

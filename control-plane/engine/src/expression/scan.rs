@@ -32,9 +32,7 @@ pub(super) fn closing(text: &str) -> Option<usize> {
 
 /// Whether `word` stands in `text` as a token of its own, and where.
 pub(super) fn word(text: &str, word: &str) -> Option<usize> {
-    tokens(text, false)
-        .find(|token| &text[token.start..token.end] == word)
-        .map(|token| token.start)
+    tokens(text, false).find(|token| &text[token.start..token.end] == word).map(|token| token.start)
 }
 
 /// Refuses text whose syntax tree could be deeper than the limits allow.
@@ -43,10 +41,7 @@ pub(super) fn check(text: &str) -> Result<(), ScanError> {
     let mut level = Level::new(0);
     let mut after_operand = false;
     for token in tokens(text, false) {
-        let at = |message: String| ScanError {
-            byte: token.start,
-            message,
-        };
+        let at = |message: String| ScanError { byte: token.start, message };
         match token.kind {
             Kind::Open(bracket) => {
                 if open.len() == NESTING_MAX {
@@ -105,10 +100,7 @@ pub(super) fn check(text: &str) -> Result<(), ScanError> {
     }
     Err(ScanError {
         byte: text.len(),
-        message: format!(
-            "expected `{}`, found the end",
-            char::from(closer(level.bracket))
-        ),
+        message: format!("expected `{}`, found the end", char::from(closer(level.bracket))),
     })
 }
 
@@ -149,10 +141,7 @@ struct Level {
 
 impl Level {
     fn new(bracket: u8) -> Level {
-        Level {
-            bracket,
-            ..Level::default()
-        }
+        Level { bracket, ..Level::default() }
     }
 
     fn end_operand(&mut self) {
@@ -218,30 +207,19 @@ fn tokens(text: &str, in_template: bool) -> impl Iterator<Item = Token> {
         let (kind, length) = token(&text[position..])?;
         let start = position;
         position += length;
-        Some(Token {
-            kind,
-            start,
-            end: position,
-        })
+        Some(Token { kind, start, end: position })
     })
 }
 
 fn skip_blank(text: &str, mut position: usize, in_template: bool) -> usize {
     loop {
         let rest = &text[position..];
-        let blank = rest
-            .bytes()
-            .take_while(|byte| b" \t\r\n\x0b\x0c".contains(byte))
-            .count();
+        let blank = rest.bytes().take_while(|byte| b" \t\r\n\x0b\x0c".contains(byte)).count();
         position += blank;
         if text[position..].starts_with("//") {
             let comment = &text[position..];
             let line = comment.find('\n').unwrap_or(comment.len());
-            let end = if in_template {
-                comment.find("}}")
-            } else {
-                None
-            };
+            let end = if in_template { comment.find("}}") } else { None };
             position += end.map_or(line, |end| end.min(line));
         } else if blank == 0 {
             return position;
@@ -300,23 +278,14 @@ fn number(bytes: &[u8]) -> usize {
 }
 
 fn word_or_string(rest: &str) -> (Kind, usize) {
-    let length = rest
-        .bytes()
-        .take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
-        .count();
+    let length =
+        rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
     let word = &rest[..length];
     let quoted = rest[length..].starts_with(['"', '\'']);
     if quoted && matches!(word.to_ascii_lowercase().as_str(), "r" | "b" | "rb" | "br") {
         return string(rest, length, word.contains(['r', 'R']));
     }
-    (
-        if word == "in" {
-            Kind::Binary
-        } else {
-            Kind::Operand
-        },
-        length,
-    )
+    (if word == "in" { Kind::Binary } else { Kind::Operand }, length)
 }
 
 /// A string whose quote stands at `prefix`.
@@ -324,21 +293,13 @@ fn string(rest: &str, prefix: usize, raw: bool) -> (Kind, usize) {
     let bytes = rest.as_bytes();
     let quote = bytes[prefix];
     let triple = [quote; 3];
-    let mark = if bytes[prefix..].starts_with(&triple) {
-        &triple[..]
-    } else {
-        &triple[..1]
-    };
+    let mark = if bytes[prefix..].starts_with(&triple) { &triple[..] } else { &triple[..1] };
     let mut position = prefix + mark.len();
     while position < bytes.len() {
         if bytes[position..].starts_with(mark) {
             return (Kind::Operand, position + mark.len());
         }
-        position += if bytes[position] == b'\\' && !raw {
-            2
-        } else {
-            1
-        };
+        position += if bytes[position] == b'\\' && !raw { 2 } else { 1 };
     }
     (Kind::Unterminated, rest.len())
 }
@@ -380,35 +341,17 @@ mod tests {
         refused(&format!("a{}", ".f()".repeat(200)));
         refused(&format!("{}1{}", "a+f(".repeat(60), ")".repeat(60)));
         assert_eq!(check(&format!("1{}", "+a.b".repeat(80))), Ok(()));
-        assert_eq!(
-            check(&format!("true{}", "&&a.b.c == 1".repeat(500))),
-            Ok(())
-        );
-        assert_eq!(
-            check(&format!("[{}]", "a.b.c ? 1 : -2,".repeat(500))),
-            Ok(())
-        );
+        assert_eq!(check(&format!("true{}", "&&a.b.c == 1".repeat(500))), Ok(()));
+        assert_eq!(check(&format!("[{}]", "a.b.c ? 1 : -2,".repeat(500))), Ok(()));
     }
 
     #[test]
     fn brackets_must_match() {
         let message = |text: &str| check(text).map_err(|error| (error.byte, error.message));
-        assert_eq!(
-            message("(1]"),
-            Err((2, "expected `)`, found `]`".to_owned()))
-        );
+        assert_eq!(message("(1]"), Err((2, "expected `)`, found `]`".to_owned())));
         assert_eq!(message("1)"), Err((1, "`)` closes nothing".to_owned())));
-        assert_eq!(
-            message("[1"),
-            Err((2, "expected `]`, found the end".to_owned()))
-        );
-        assert_eq!(
-            message("1 + é"),
-            Err((4, "unexpected character `é`".to_owned()))
-        );
-        assert_eq!(
-            message("'a"),
-            Err((0, "this string does not end".to_owned()))
-        );
+        assert_eq!(message("[1"), Err((2, "expected `]`, found the end".to_owned())));
+        assert_eq!(message("1 + é"), Err((4, "unexpected character `é`".to_owned())));
+        assert_eq!(message("'a"), Err((0, "this string does not end".to_owned())));
     }
 }

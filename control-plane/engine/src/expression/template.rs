@@ -52,15 +52,10 @@ enum Piece {
 impl Template {
     /// Parses every string; all complaints come at once.
     pub fn parse(value: &Value) -> Result<Template, Vec<TemplateError>> {
-        let mut parser = Parser {
-            pointer: String::new(),
-            errors: Vec::new(),
-        };
+        let mut parser = Parser { pointer: String::new(), errors: Vec::new() };
         let root = parser.part(value, TEMPLATE_DEPTH_MAX);
         if parser.errors.is_empty() {
-            return Ok(Template {
-                root: Arc::new(root),
-            });
+            return Ok(Template { root: Arc::new(root) });
         }
         Err(parser.errors)
     }
@@ -154,11 +149,7 @@ struct Parser {
 impl Parser {
     fn error(&mut self, offset: usize, message: impl Into<String>) {
         let (pointer, message) = (self.pointer.clone(), message.into());
-        self.errors.push(TemplateError {
-            pointer,
-            offset,
-            message,
-        });
+        self.errors.push(TemplateError { pointer, offset, message });
     }
 
     fn part(&mut self, value: &Value, depth: usize) -> Part {
@@ -191,10 +182,7 @@ impl Parser {
                     let part = self.below(name, field, depth);
                     parts.push((name.clone(), part));
                 }
-                if parts
-                    .iter()
-                    .all(|(_, part)| matches!(part, Part::Literal(_)))
-                {
+                if parts.iter().all(|(_, part)| matches!(part, Part::Literal(_))) {
                     let fields = parts.into_iter();
                     let fields = fields.filter_map(|(name, part)| Some((name, part.literal()?)));
                     return Part::Literal(Value::Object(fields.collect()));
@@ -208,8 +196,7 @@ impl Parser {
     fn below(&mut self, step: &str, value: &Value, depth: usize) -> Part {
         let length = self.pointer.len();
         self.pointer.push('/');
-        self.pointer
-            .push_str(&step.replace('~', "~0").replace('/', "~1"));
+        self.pointer.push_str(&step.replace('~', "~0").replace('/', "~1"));
         let part = self.part(value, depth);
         self.pointer.truncate(length);
         part

@@ -73,9 +73,9 @@ pub(super) fn duration<'a>(delta: Option<TimeDelta>) -> Result<Value<'a>, Fault>
 pub(super) fn read_timestamp<'a>(text: &str) -> Result<Value<'a>, Fault> {
     match DateTime::parse_from_rfc3339(text) {
         Ok(time) => timestamp(Some(time.with_timezone(&Utc))),
-        Err(_) => Err(Fault::new(
-            "this text is not an RFC 3339 time such as `2026-01-31T12:00:00Z`",
-        )),
+        Err(_) => {
+            Err(Fault::new("this text is not an RFC 3339 time such as `2026-01-31T12:00:00Z`"))
+        }
     }
 }
 
@@ -111,8 +111,7 @@ fn duration_nanos(text: &str) -> Option<i128> {
         rest = tail;
     }
     // A sign alone is no duration.
-    text.ends_with(|char: char| char.is_alphabetic())
-        .then_some(sign * total)
+    text.ends_with(|char: char| char.is_alphabetic()).then_some(sign * total)
 }
 
 fn nanos_of(number: &str, unit: &str) -> Option<i128> {
@@ -129,11 +128,7 @@ fn nanos_of(number: &str, unit: &str) -> Option<i128> {
     if whole.is_empty() && fraction.is_empty() || fraction.contains('.') {
         return None;
     }
-    let whole: i128 = if whole.is_empty() {
-        0
-    } else {
-        whole.parse().ok()?
-    };
+    let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
     let mut nanos = whole.checked_mul(scale)?;
     let mut place = scale;
     for digit in fraction.bytes() {

@@ -165,15 +165,11 @@ impl<'a> Value<'a> {
             Value::Object(fields) => Some(Box::new(fields.keys().map(|key| Value::Borrowed(key)))),
             Value::List(items) => {
                 let items = Arc::clone(items);
-                Some(Box::new(
-                    (0..items.len()).map(move |index| items[index].clone()),
-                ))
+                Some(Box::new((0..items.len()).map(move |index| items[index].clone())))
             }
             Value::Map(entries) => {
                 let entries = Arc::clone(entries);
-                Some(Box::new(
-                    (0..entries.len()).map(move |index| entries[index].0.clone()),
-                ))
+                Some(Box::new((0..entries.len()).map(move |index| entries[index].0.clone())))
             }
             _ => None,
         }
@@ -188,10 +184,7 @@ impl<'a> Value<'a> {
         match self {
             Value::Object(fields) => {
                 budget.pay_bytes(key.text().map_or(0, str::len))?;
-                Ok(key
-                    .text()
-                    .and_then(|key| fields.get(key))
-                    .map(Value::from_json))
+                Ok(key.text().and_then(|key| fields.get(key)).map(Value::from_json))
             }
             Value::Map(entries) => {
                 for (candidate, value) in entries.iter() {
@@ -281,9 +274,9 @@ pub(super) fn compare(
         (Value::Timestamp(left), Value::Timestamp(right)) => Some(left.cmp(right)),
         (Value::Duration(left), Value::Duration(right)) => Some(left.cmp(right)),
         (Value::Double(left), Value::Double(right)) => left.partial_cmp(right),
-        (Value::Double(left), right) => integer(right)
-            .and_then(|right| compare_exactly(right, *left))
-            .map(Ordering::reverse),
+        (Value::Double(left), right) => {
+            integer(right).and_then(|right| compare_exactly(right, *left)).map(Ordering::reverse)
+        }
         (left, Value::Double(right)) => {
             integer(left).and_then(|left| compare_exactly(left, *right))
         }

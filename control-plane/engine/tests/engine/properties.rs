@@ -67,7 +67,8 @@ fn write_steps(steps: &[Step], indent: usize, into: &mut String) {
                 writeln!(into, "{pad}- {{agent: echo, action: echo, condition: '1 > 2'}}").unwrap();
             }
             Step::Group(members) => {
-                writeln!(into, "{pad}- agent: echo\n{pad}  action: echo\n{pad}  parallel:").unwrap();
+                writeln!(into, "{pad}- agent: echo\n{pad}  action: echo\n{pad}  parallel:")
+                    .unwrap();
                 for _ in 0..*members {
                     writeln!(into, "{pad}    - {{agent: echo, action: echo}}").unwrap();
                 }
@@ -110,9 +111,8 @@ struct Whole {
 fn whole() -> impl Strategy<Value = Whole> {
     let rollback = prop_oneof![Just("none"), Just("to_start")];
     let scope = prop_oneof![Just("run"), Just("branch")];
-    (proptest::collection::vec(step(), 1..6), any::<bool>(), rollback, scope).prop_map(
-        |(steps, fail_fast, rollback, scope)| Whole { steps, fail_fast, rollback, scope },
-    )
+    (proptest::collection::vec(step(), 1..6), any::<bool>(), rollback, scope)
+        .prop_map(|(steps, fail_fast, rollback, scope)| Whole { steps, fail_fast, rollback, scope })
 }
 
 fn yaml(whole: &Whole) -> String {

@@ -97,10 +97,10 @@ fn foreach_over_nothing_is_done_at_once() {
 
 #[test]
 fn while_runs_as_long_as_its_condition_holds_and_stops_at_its_bound() {
-    let body = "    steps:\n      - {id: s, agent: echo, action: echo, params: {n: '${{ iteration }}'}}\n";
+    let body =
+        "    steps:\n      - {id: s, agent: echo, action: echo, params: {n: '${{ iteration }}'}}\n";
     let yaml = flow(&format!("  - id: w\n    while: s == null || s.n < 2\n{body}"));
-    let world =
-        check(&yaml, Success, "w=success w[0].s=success w[1].s=success w[2].s=success");
+    let world = check(&yaml, Success, "w=success w[0].s=success w[1].s=success w[2].s=success");
     assert_eq!(world.output("w"), json!([{"n": 0}, {"n": 1}, {"n": 2}]));
     let endless = flow(&format!("  - id: w\n    while: 'true'\n    max_iterations: 2\n{body}"));
     check(&endless, Failure, "w=failure w[0].s=success w[1].s=success");
@@ -248,7 +248,8 @@ fn a_wait_takes_its_time_and_a_signal_comes_early_or_late() {
 
 #[test]
 fn a_person_approves_or_rejects() {
-    let yaml = flow("  - {id: ok, approve: {message: 'sure?'}}\n  - {id: b, agent: echo, action: echo}\n");
+    let yaml =
+        flow("  - {id: ok, approve: {message: 'sure?'}}\n  - {id: b, agent: echo, action: echo}\n");
     let decide = |approve| Command::Decide {
         path: "ok".to_owned(),
         approve,
@@ -285,8 +286,7 @@ fn a_cancelled_run_stops_everywhere() {
         &flow("  - {id: w, wait: 1h}\n  - {id: b, agent: echo, action: echo}\n"),
         &json!({}),
     );
-    let cancel =
-        Command::Cancel { reason: "enough".to_owned(), origin: Origin::default() };
+    let cancel = Command::Cancel { reason: "enough".to_owned(), origin: Origin::default() };
     world.script = vec![cancel];
     world.run();
     assert_eq!(statuses(&world), "w=cancelled b=skipped");
@@ -295,7 +295,8 @@ fn a_cancelled_run_stops_everywhere() {
 
 #[test]
 fn a_paused_run_starts_nothing_until_it_is_resumed() {
-    let yaml = flow("  - {id: a, agent: echo, action: echo}\n  - {id: b, agent: echo, action: echo}\n");
+    let yaml =
+        flow("  - {id: a, agent: echo, action: echo}\n  - {id: b, agent: echo, action: echo}\n");
     let mut world = World::new(&yaml, &json!({}));
     let origin = Origin::default();
     world.ask(Command::Pause { reason: String::new(), origin: origin.clone() }).unwrap();
@@ -326,7 +327,9 @@ fn a_failed_run_is_retried_from_what_failed() {
 
 #[test]
 fn sub_workflows_give_their_outputs_or_their_failure() {
-    let yaml = flow("  - {id: sub, workflow: other}\n  - {id: b, agent: echo, action: echo, params: {v: '${{ sub.v }}'}}\n");
+    let yaml = flow(
+        "  - {id: sub, workflow: other}\n  - {id: b, agent: echo, action: echo, params: {v: '${{ sub.v }}'}}\n",
+    );
     let mut world = World::new("name: t\nsteps: [{wait: 1s}]", &json!({}));
     world.run();
     assert_eq!(run(&yaml).ended, Some(Failure));

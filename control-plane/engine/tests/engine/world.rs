@@ -243,8 +243,7 @@ impl World {
             let succeeds = input["succeed_after"].as_u64();
             if succeeds.is_none_or(|after| u64::from(order.attempt) < after) {
                 let permanent = input["kind"] == "permanent";
-                let kind =
-                    if permanent { FailureKind::Permanent } else { FailureKind::Retryable };
+                let kind = if permanent { FailureKind::Permanent } else { FailureKind::Retryable };
                 return TaskOutcome::Failed(TaskError {
                     kind,
                     code: input["code"].as_str().unwrap_or_default().to_owned(),

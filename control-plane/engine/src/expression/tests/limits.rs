@@ -38,55 +38,27 @@ fn memory_is_bounded() {
         scope.clone(),
         "5242880 bytes of a string, more than the 4194304 allowed",
     );
-    fails(
-        "[s, s, s, s, s]",
-        scope.clone(),
-        "the result is larger than 4194304 bytes of JSON",
-    );
-    fails(
-        "l + l",
-        scope.clone(),
-        "120000 elements of a list, more than the 100000 allowed",
-    );
+    fails("[s, s, s, s, s]", scope.clone(), "the result is larger than 4194304 bytes of JSON");
+    fails("l + l", scope.clone(), "120000 elements of a list, more than the 100000 allowed");
     fails("l.map(i, s + s)", scope.clone(), &steps_message());
     fails("l.map(i, bytes(s) + b'x')", scope.clone(), &steps_message());
     let doubling = format!("[1]{}", ".map(x, [x, x])".repeat(40));
-    fails(
-        &doubling,
-        json!({}),
-        "the result is larger than 4194304 bytes of JSON",
-    );
+    fails(&doubling, json!({}), "the result is larger than 4194304 bytes of JSON");
     let compared = format!("{doubling} == {doubling}");
     fails(&compared, json!({}), &steps_message());
     let control = json!({"c": "\u{1}".repeat(1 << 20)});
-    fails(
-        "c",
-        control,
-        "the result is larger than 4194304 bytes of JSON",
-    );
+    fails("c", control, "the result is larger than 4194304 bytes of JSON");
 }
 
 #[test]
 fn patterns_are_bounded() {
     let long = format!("'a'.matches('{}')", "a".repeat(2000));
-    refused(
-        &long,
-        4,
-        "the pattern is 2000 bytes long, more than the 1024 allowed",
-    );
-    refused(
-        "'a'.matches('((a{100}){100}){100}')",
-        4,
-        "the pattern is too large once compiled",
-    );
+    refused(&long, 4, "the pattern is 2000 bytes long, more than the 1024 allowed");
+    refused("'a'.matches('((a{100}){100}){100}')", 4, "the pattern is too large once compiled");
     let deep = format!("'a'.matches('{}a{}')", "(".repeat(100), ")".repeat(100));
     assert!(Expression::parse(&deep).is_err());
     let list: Vec<String> = (0..200).map(|i| format!("a{i}")).collect();
-    fails(
-        "l.map(p, 'a'.matches(p))",
-        json!({"l": list}),
-        &steps_message(),
-    );
+    fails("l.map(p, 'a'.matches(p))", json!({"l": list}), &steps_message());
 }
 
 #[test]
@@ -136,10 +108,7 @@ fn the_deepest_expressions_fit_a_small_stack() {
             }
         }
     };
-    let thread = std::thread::Builder::new()
-        .stack_size(1 << 20)
-        .spawn(run)
-        .unwrap();
+    let thread = std::thread::Builder::new().stack_size(1 << 20).spawn(run).unwrap();
     thread.join().unwrap();
 }
 
@@ -154,12 +123,7 @@ fn deep_data_is_refused_and_does_not_overflow() {
         fails("x", scope.clone(), "the result nests too deep");
         fails("x == y", scope, "the data nests too deep to be compared");
     };
-    std::thread::Builder::new()
-        .stack_size(2 << 20)
-        .spawn(run)
-        .unwrap()
-        .join()
-        .unwrap();
+    std::thread::Builder::new().stack_size(2 << 20).spawn(run).unwrap().join().unwrap();
 }
 
 /// A scope that counts how often it is asked.
@@ -176,10 +140,7 @@ impl Scope for Counting {
 fn names_are_looked_up_once_and_only_when_needed() {
     let count = |expression: &str| {
         let scope = Counting(std::cell::Cell::new(0), Arc::new(json!({"x": 1})));
-        Expression::parse(expression)
-            .unwrap()
-            .evaluate(&scope)
-            .unwrap();
+        Expression::parse(expression).unwrap().evaluate(&scope).unwrap();
         scope.0.get()
     };
     assert_eq!(count("a.x + a.x + a.x"), 1);
@@ -203,10 +164,7 @@ impl Scope for Steps {
             "both" => Lookup::Ambiguous("`both` is two".to_owned()),
             other => Lookup::unknown(other, ["a-b"]),
         };
-        Some(Resolved {
-            fields: if fields.len() > 1 { 2 } else { 1 },
-            lookup,
-        })
+        Some(Resolved { fields: if fields.len() > 1 { 2 } else { 1 }, lookup })
     }
 }
 
@@ -218,15 +176,9 @@ fn a_scope_in_parts_answers_paths() {
     };
     assert_eq!(run("steps['a-b'].output.x.y"), "7");
     assert_eq!(run("steps['a-b'].output"), r#"{"x":{"y":7}}"#);
-    assert_eq!(
-        run("has(steps['a-b'].output.x) && !has(steps['a-b'].output.z)"),
-        "true"
-    );
+    assert_eq!(run("has(steps['a-b'].output.x) && !has(steps['a-b'].output.z)"), "true");
     assert_eq!(run("[1].map(i, steps['a-b'].output['x'].y + i)"), "[8]");
-    assert_eq!(
-        run("steps['a-b'].output.y"),
-        "no such key `y`, did you mean `x`?"
-    );
+    assert_eq!(run("steps['a-b'].output.y"), "no such key `y`, did you mean `x`?");
     assert_eq!(run("steps.a_b"), "no such key `a_b`, did you mean `a-b`?");
     assert_eq!(run("steps.both.output"), "`both` is two");
 }

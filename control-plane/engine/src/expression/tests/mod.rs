@@ -18,15 +18,8 @@ pub(super) struct Fields(BTreeMap<String, Arc<Value>>);
 
 impl Fields {
     pub(super) fn new(scope: Value) -> Fields {
-        let Value::Object(fields) = scope else {
-            panic!("the scope must be an object")
-        };
-        Fields(
-            fields
-                .into_iter()
-                .map(|(name, value)| (name, Arc::new(value)))
-                .collect(),
-        )
+        let Value::Object(fields) = scope else { panic!("the scope must be an object") };
+        Fields(fields.into_iter().map(|(name, value)| (name, Arc::new(value))).collect())
     }
 }
 
@@ -47,15 +40,9 @@ impl Scope for Fields {
 pub(super) fn check(expression: &str, scope: Value, expected: Value) {
     let scope = Fields::new(scope);
     let parsed = Expression::parse(expression).unwrap_or_else(|e| panic!("{expression}: {e:?}"));
-    let result = parsed
-        .evaluate(&scope)
-        .unwrap_or_else(|error| panic!("{error}"));
+    let result = parsed.evaluate(&scope).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(result.to_string(), expected.to_string(), "{expression}");
-    assert_eq!(
-        parsed.evaluate(&scope).unwrap().to_string(),
-        result.to_string(),
-        "{expression}"
-    );
+    assert_eq!(parsed.evaluate(&scope).unwrap().to_string(), result.to_string(), "{expression}");
 }
 
 /// `expression` is true with an empty scope.
@@ -79,9 +66,5 @@ pub(super) fn fails(expression: &str, scope: Value, message: &str) {
 #[track_caller]
 pub(super) fn refused(expression: &str, offset: usize, message: &str) {
     let error = Expression::parse(expression).expect_err(expression);
-    assert_eq!(
-        (error.offset, error.message.as_str()),
-        (offset, message),
-        "{expression}"
-    );
+    assert_eq!((error.offset, error.message.as_str()), (offset, message), "{expression}");
 }

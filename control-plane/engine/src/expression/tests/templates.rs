@@ -11,9 +11,7 @@ fn check(template: Value, expected: Value) {
         "n": 9_007_199_254_740_993_i64, "s": "text", "l": [1, "a"], "m": {"b": 1, "a": null},
     }));
     let parsed = Template::parse(&template).unwrap();
-    let result = parsed
-        .evaluate(&scope)
-        .unwrap_or_else(|error| panic!("{error}"));
+    let result = parsed.evaluate(&scope).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(result.to_string(), expected.to_string(), "{template}");
 }
 
@@ -24,38 +22,23 @@ fn one_expression_keeps_its_type() {
     check(json!("${{ {\"a\": {\"b\": 1}} }}"), json!({"a": {"b": 1}}));
     check(json!("${{ {\"a\": {\"b\": 1}}}}"), json!({"a": {"b": 1}}));
     check(json!("${{ '}}' + \"}}\" }}"), json!("}}}}"));
-    check(
-        json!({"z": ["${{ m }}"], "a": 1}),
-        json!({"z": [{"b": 1, "a": null}], "a": 1}),
-    );
+    check(json!({"z": ["${{ m }}"], "a": 1}), json!({"z": [{"b": 1, "a": null}], "a": 1}));
 }
 
 #[test]
 fn longer_text_takes_strings_as_they_are_and_the_rest_as_json() {
-    check(
-        json!("n=${{ n }}, s=${{ s }}!"),
-        json!("n=9007199254740993, s=text!"),
-    );
-    check(
-        json!("${{ l }}${{ m }}"),
-        json!("[1,\"a\"]{\"b\":1,\"a\":null}"),
-    );
+    check(json!("n=${{ n }}, s=${{ s }}!"), json!("n=9007199254740993, s=text!"));
+    check(json!("${{ l }}${{ m }}"), json!("[1,\"a\"]{\"b\":1,\"a\":null}"));
     check(json!(" ${{ true }}"), json!(" true"));
     check(json!("${{ null }}\n"), json!("null\n"));
-    check(
-        json!("at ${{ timestamp(0) }}"),
-        json!("at 1970-01-01T00:00:00Z"),
-    );
+    check(json!("at ${{ timestamp(0) }}"), json!("at 1970-01-01T00:00:00Z"));
     check(json!("é ${{ 'ü' }} €"), json!("é ü €"));
 }
 
 #[test]
 fn an_escaped_opening_is_text() {
     check(json!("$${{ n }}"), json!("${{ n }}"));
-    check(
-        json!("$${{ ${{ n }} $${{"),
-        json!("${{ 9007199254740993 ${{"),
-    );
+    check(json!("$${{ ${{ n }} $${{"), json!("${{ 9007199254740993 ${{"));
     check(json!("$$${{ s }}"), json!("$${{ s }}"));
     check(json!("$ {{ n }} ${ { } }}"), json!("$ {{ n }} ${ { } }}"));
 }
@@ -65,10 +48,7 @@ fn what_holds_no_expression_is_literal() {
     let literal = |value: Value| Template::parse(&value).unwrap().is_literal();
     assert!(literal(json!({"a": [1, "x", "$${{ n }}"], "b": null})));
     assert!(!literal(json!({"a": [1, "${{ n }}"]})));
-    check(
-        json!({"b": [1, "$${{"], "a": {}}),
-        json!({"b": [1, "${{"], "a": {}}),
-    );
+    check(json!({"b": [1, "$${{"], "a": {}}), json!({"b": [1, "${{"], "a": {}}));
 }
 
 #[test]
@@ -128,8 +108,5 @@ fn depth_and_size_are_bounded() {
     let scope = Fields::new(json!({"big": "x".repeat(1 << 20)}));
     let template = Template::parse(&json!(vec!["${{ big }}"; 5])).unwrap();
     let error = template.evaluate(&scope).unwrap_err();
-    assert_eq!(
-        error.message,
-        "the result is larger than 4194304 bytes of JSON"
-    );
+    assert_eq!(error.message, "the result is larger than 4194304 bytes of JSON");
 }

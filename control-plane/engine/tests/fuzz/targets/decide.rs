@@ -10,9 +10,7 @@ use engine::task::{
     AgentRef, DeclaredUndo, FailureKind, Purpose, TaskError, TaskKey, TaskOrder, TaskOutcome,
     TaskReport,
 };
-use engine::{
-    Command, Effect, InstanceId, Instant, Phase, RunId, RunStatus, Waiting, definition,
-};
+use engine::{Command, Effect, InstanceId, Instant, Phase, RunId, RunStatus, Waiting, definition};
 
 use super::drive::Run;
 use super::grammar::{self, Choices};
@@ -256,8 +254,10 @@ impl Life {
                 self.carry_out(effect);
             }
             if self.run.state.version() == version && !self.answer_or_wait() {
-                panic!("nothing is owed and nothing will happen: {:#?}\n{text}",
-                    self.run.state.steps());
+                panic!(
+                    "nothing is owed and nothing will happen: {:#?}\n{text}",
+                    self.run.state.steps()
+                );
             }
         }
         panic!("the run does not end: {:#?}\n{text}", self.run.state.steps());

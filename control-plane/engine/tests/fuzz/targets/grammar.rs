@@ -97,8 +97,7 @@ impl Writer<'_, '_> {
         for _ in 0..count {
             let (id, mut step) = self.step(depth);
             if self.choices.once_in(3) {
-                let wanted: Vec<&String> =
-                    ids.iter().filter(|_| self.choices.once_in(2)).collect();
+                let wanted: Vec<&String> = ids.iter().filter(|_| self.choices.once_in(2)).collect();
                 step.insert("depends_on".to_owned(), json!(wanted));
             }
             if self.choices.once_in(5) {
@@ -125,7 +124,11 @@ impl Writer<'_, '_> {
             4 => json!({"wait": self.choices.one_of(&["7s", "1m", "${{ 3 }}"])}),
             5 => json!({"wait_for": {"signal": "go", "timeout": "20s"}}),
             6 => json!({"approve": {"message": "sure?", "timeout": "20s"}}),
-            7 => self.choices.one_of(&[0, 1]).eq(&0).then(|| json!({"notify": "ops"}))
+            7 => self
+                .choices
+                .one_of(&[0, 1])
+                .eq(&0)
+                .then(|| json!({"notify": "ops"}))
                 .unwrap_or_else(|| json!({"workflow": "other", "params": {"a": 1}})),
             8 => json!({"steps": self.steps(depth + 1)}),
             9 => json!({"foreach": self.items(), "max_parallel": 2,
