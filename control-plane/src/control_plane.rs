@@ -74,10 +74,8 @@ impl ControlPlane {
             Server::new(core.runs.clone(), core.dispatcher.clone(), schedules.clone()).await?;
         let shutdown = CancellationToken::new();
         let keep = retention::Keep { age: config.retention_age, count: config.retention_runs };
-        let retention =
-            retention::run(Arc::clone(core.store()), clock, keep, shutdown.clone());
-        let tasks =
-            vec![tokio::spawn(schedules.run(shutdown.clone())), tokio::spawn(retention)];
+        let retention = retention::run(Arc::clone(core.store()), clock, keep, shutdown.clone());
+        let tasks = vec![tokio::spawn(schedules.run(shutdown.clone())), tokio::spawn(retention)];
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = listener {
             server.serve(listener);

@@ -34,10 +34,7 @@ fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the one place where ids get their randomness"
-)]
+#[expect(clippy::disallowed_methods, reason = "the one place where ids get their randomness")]
 fn rng() -> rand::rngs::ThreadRng {
     rand::rng()
 }

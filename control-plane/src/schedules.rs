@@ -223,11 +223,10 @@ impl Schedules {
             tracing::error!(workflow = %row.id.workflow, "a schedule cannot be read");
             return Ok(None);
         };
-        let mut version = row.version;
         let base = Instant(row.last_instant.unwrap_or(spec.since).max(spec.since));
         let now = self.runs.clock().now();
         let plan = plan(&timer, &spec.catch_up, base, now, began);
-        for due in plan.due {
+        for (version, due) in (row.version..).zip(plan.due) {
             let fired = match due.how {
                 How::Pass => Fired::Done,
                 How::Start => self.fire(&row.id, &spec, due.at, due.missed).await?,
@@ -241,7 +240,6 @@ impl Schedules {
                 // Another process, or a registration, was here first.
                 return Ok(Some(now));
             }
-            version += 1;
         }
         Ok(if plan.more { Some(now) } else { timer.next(now) })
     }
@@ -341,8 +339,7 @@ impl Schedules {
         let mut rows: Vec<ScheduleRow> = Vec::new();
         while rows.len() < limits::SCHEDULES_MAX {
             let after = rows.last().map(|row| row.id.clone());
-            let page =
-                self.store().schedules(after.as_ref(), store::limits::PAGE_ROWS_MAX).await?;
+            let page = self.store().schedules(after.as_ref(), store::limits::PAGE_ROWS_MAX).await?;
             let is_last = page.len() < store::limits::PAGE_ROWS_MAX as usize;
             rows.extend(page);
             if is_last {
@@ -459,8 +456,6 @@ fn micros(duration: std::time::Duration) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     const HOUR: i64 = 3600 * 1_000_000;

@@ -36,14 +36,20 @@ pub const KEYS: &[Key] = &[
         name: "listen",
         default: Some("127.0.0.1:8000"),
         about: "address and port to listen on",
-        read: |config, text| Ok(config.listen = Some(address(text)?)),
+        read: |config, text| {
+            config.listen = Some(address(text)?);
+            Ok(())
+        },
         show: plain,
     },
     Key {
         name: "insecure",
         default: Some("false"),
         about: "listen on others than loopback addresses although there is no authentication",
-        read: |config, text| Ok(config.insecure = boolean(text)?),
+        read: |config, text| {
+            config.insecure = boolean(text)?;
+            Ok(())
+        },
         show: plain,
     },
     Key {
@@ -131,7 +137,10 @@ pub const KEYS: &[Key] = &[
         name: "grace_after_adoption",
         default: Some("3s"),
         about: "how long, after a restart, a task in flight waits for the agent that had it",
-        read: |config, text| Ok(config.grace_after_adoption = duration(text)?),
+        read: |config, text| {
+            config.grace_after_adoption = duration(text)?;
+            Ok(())
+        },
         show: plain,
     },
     Key {
@@ -149,7 +158,10 @@ pub const KEYS: &[Key] = &[
         name: "retention_runs",
         default: Some("1000000"),
         about: "how many finished runs are kept, the newest",
-        read: |config, text| Ok(config.retention_runs = number(text, 1, u64::MAX / 2)?),
+        read: |config, text| {
+            config.retention_runs = number(text, 1, u64::MAX / 2)?;
+            Ok(())
+        },
         show: plain,
     },
 ];

@@ -209,11 +209,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Errors> {
     }
     unknown_keys(&figment, &mut problems);
     let (config, shown) = read(&figment, &mut problems);
-    if problems.is_empty() {
-        Ok(Loaded { config, warnings, shown })
-    } else {
-        Err(Errors(problems))
-    }
+    if problems.is_empty() { Ok(Loaded { config, warnings, shown }) } else { Err(Errors(problems)) }
 }
 
 /// Reads every key; what is wrong goes to `problems`.
@@ -372,8 +368,6 @@ impl Provider for Tables {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {

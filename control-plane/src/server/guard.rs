@@ -1,4 +1,5 @@
-//! What stands around every request: its deadline, and a net for panics.
+//! What stands around every request: its deadline, a net for panics, and the words for messages
+//! that are too large.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use axum::response::Response;
 use futures::FutureExt as _;
 use tonic::Status;
 
+use crate::limits;
 use crate::service::status::Refusal;
 
 /// Gives a request up when the time that its client gives it is over.
@@ -35,6 +37,21 @@ pub(super) async fn panics(request: Request, next: Next) -> Response {
             Status::from(Refusal::internal(&what)).into_http::<Body>()
         }
     }
+}
+
+/// Says of a message that is too large what is allowed, in the form of all refusals; the codec
+/// refuses it before any handler sees it.
+pub(super) async fn too_large(response: Response) -> Response {
+    let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+    // 11 is OUT_OF_RANGE, and the text is the codec's, percent-encoded.
+    let refused = header("grpc-status") == Some("11")
+        && header("grpc-message").is_some_and(|text| text.contains("length%20too%20large"));
+    if !refused {
+        return response;
+    }
+    let max = limits::MESSAGE_BYTES_MAX;
+    let message = format!("the message is too large; {max} bytes are allowed");
+    Status::from(Refusal::limit("message", message)).into_http()
 }
 
 /// `grpc-timeout`: up to eight digits and a unit.

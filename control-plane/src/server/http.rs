@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use axum::{Router, middleware};
@@ -78,8 +78,7 @@ async fn health(State(shared): State<Shared>) -> Response {
         "active_runs": context.runs.active(),
         "escalations": escalations,
     });
-    let code =
-        if status == "ok" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let code = if status == "ok" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, Json(body)).into_response()
 }
 
@@ -110,10 +109,8 @@ async fn escalations(shared: &Shared) -> Result<usize, store::Error> {
         };
         runs.insert(row.run_id, (row.version, decisions));
     }
-    let filter = DeadLetterFilter {
-        tenant: Some(TENANT_DEFAULT.to_owned()),
-        ..DeadLetterFilter::default()
-    };
+    let filter =
+        DeadLetterFilter { tenant: Some(TENANT_DEFAULT.to_owned()), ..DeadLetterFilter::default() };
     let letters = store.dead_letters(&filter, None, store::limits::PAGE_ROWS_MAX).await?;
     let given_up = letters
         .iter()
@@ -139,8 +136,12 @@ async fn metrics() -> Response {
     (kind, telemetry::render()).into_response()
 }
 
-async fn unknown(uri: Uri) -> Response {
+async fn unknown(uri: Uri, headers: HeaderMap) -> Response {
     let path = crate::service::status::cut(uri.path(), 200);
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    if kind.is_some_and(|kind| kind.starts_with("application/grpc")) {
+        return tonic::Status::unimplemented(format!("there is no method {path}")).into_http();
+    }
     let message = format!("there is nothing at {path}; there are /health and /metrics, and gRPC");
     let body = json!({ "error": { "code": "NOT_FOUND", "message": message } });
     (StatusCode::NOT_FOUND, Json(body)).into_response()

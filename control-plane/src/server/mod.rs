@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, map_response};
 use contracts::v1::agent_service_server::AgentServiceServer;
 use contracts::v1::dead_letter_service_server::DeadLetterServiceServer;
 use contracts::v1::orchestrator_service_server::OrchestratorServiceServer;
@@ -164,9 +164,9 @@ fn services(context: &Context) -> Routes {
 
 fn router(routes: Routes, http: Router) -> Router {
     // What is not gRPC must not reach the gRPC-Web layer, which answers it with an empty 400.
-    let grpc =
-        routes.prepare().into_axum_router().reset_fallback().layer(GrpcWebLayer::new());
+    let grpc = routes.prepare().into_axum_router().reset_fallback().layer(GrpcWebLayer::new());
     grpc.merge(http)
+        .layer(map_response(guard::too_large))
         .layer(from_fn(guard::deadline))
         .layer(from_fn(auth::principal))
         .layer(from_fn(guard::panics))

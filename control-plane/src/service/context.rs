@@ -135,7 +135,9 @@ impl Context {
         let cause = match holders.len() {
             0 => format!("it waits for the concurrency key `{key}`"),
             1 => format!("the concurrency key `{key}` is held by run {who}; {waiting} wait for it"),
-            _ => format!("the concurrency key `{key}` is held by runs {who}; {waiting} wait for it"),
+            _ => {
+                format!("the concurrency key `{key}` is held by runs {who}; {waiting} wait for it")
+            }
         };
         let remedy = holders.first().map(|first| {
             format!("wait for its end, or stop it: `orchestrator runs cancel {first}`")

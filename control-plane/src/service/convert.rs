@@ -116,8 +116,7 @@ struct SummaryCounts {
 #[must_use]
 pub fn run(row: &RunRow, stuck: Option<String>) -> v1::Run {
     let summary: Summary = serde_json::from_slice(&row.summary).unwrap_or_default();
-    let labels: BTreeMap<String, String> =
-        serde_json::from_slice(&row.labels).unwrap_or_default();
+    let labels: BTreeMap<String, String> = serde_json::from_slice(&row.labels).unwrap_or_default();
     let status = if stuck.is_some() { v1::RunStatus::Stuck.into() } else { i32::from(row.status) };
     v1::Run {
         run_id: row.run_id.to_string(),
@@ -382,9 +381,7 @@ pub fn task_update(update: crate::dispatch::TaskUpdate) -> v1::TaskUpdate {
             Update::Progress(v1::TaskProgress { fraction, message })
         }
         UpdateKind::Log { level, message } => Update::Log(v1::TaskLog { level, message }),
-        UpdateKind::Chunk(chunk) => {
-            Update::OutputChunk(v1::TaskOutputChunk { chunk: Some(chunk) })
-        }
+        UpdateKind::Chunk(chunk) => Update::OutputChunk(v1::TaskOutputChunk { chunk: Some(chunk) }),
     };
     v1::TaskUpdate {
         step: update.path.to_string(),
@@ -402,10 +399,23 @@ pub fn params(params: serde_json::Map<String, serde_json::Value>) -> Json {
     serde_json::Value::Object(params).to_string().into()
 }
 
+/// The path of a parameter, as `params.list[2].name`, of its JSON pointer.
+#[must_use]
+pub fn param_path(pointer: &str) -> String {
+    let mut path = "params".to_owned();
+    for part in pointer.split('/').skip(1) {
+        let part = part.replace("~1", "/").replace("~0", "~");
+        if !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) {
+            path.push_str(&format!("[{part}]"));
+        } else {
+            path.push_str(&format!(".{part}"));
+        }
+    }
+    path
+}
+
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     #[test]
@@ -442,6 +452,12 @@ mod tests {
         let event = journal_event(RunId::at_instant(Instant(0), "x"), &row);
         assert_eq!(event.kind(), v1::EventKind::Unspecified);
         assert_eq!(event.step, "a");
+    }
+
+    #[test]
+    fn pointers_become_paths() {
+        assert_eq!(param_path(""), "params");
+        assert_eq!(param_path("/list/2/a~1b"), "params.list[2].a/b");
     }
 
     #[test]

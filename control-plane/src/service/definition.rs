@@ -313,8 +313,6 @@ fn said(complaint: &Complaint) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use tonic::Status;
     use tonic_types::StatusExt as _;
 

@@ -157,8 +157,7 @@ impl OrchestratorService for OrchestratorApi {
             .map_err(|error| Refusal::field("payload", format!("is not JSON: {error}")))?;
         let parts = [run_id.as_bytes(), signal.as_bytes(), payload.as_bytes()];
         let mark = Mark::new(&request_id, "SignalRun", &parts)?;
-        let command =
-            |origin| Command::Signal { signal, payload: payload.as_str().into(), origin };
+        let command = |origin| Command::Signal { signal, payload: payload.as_str().into(), origin };
         let run = run::ask(&self.context, &who, &run_id, mark.as_ref(), command).await?;
         Ok(Response::new(v1::SignalRunResponse { run: Some(run) }))
     }

@@ -41,7 +41,10 @@ pub async fn start(
         && let Known::Before(row) = mark.known(store, who).await?
         && let Some(run) = row.run_id
     {
-        return Ok(v1::StartRunResponse { run: Some(shown(context, run).await?), complaints: vec![] });
+        return Ok(v1::StartRunResponse {
+            run: Some(shown(context, run).await?),
+            complaints: vec![],
+        });
     }
     let plan = plan(context, who, request.source).await?;
     let given = convert::value(request.params, "params")?;
@@ -75,11 +78,7 @@ pub async fn start(
 }
 
 /// Finds or compiles what is to be started.
-async fn plan(
-    context: &Context,
-    who: &Principal,
-    source: Option<Source>,
-) -> Result<Plan, Refusal> {
+async fn plan(context: &Context, who: &Principal, source: Option<Source>) -> Result<Plan, Refusal> {
     let (main, siblings, mut warnings) = match source {
         None => {
             let message = "one of `workflow` and `definition` must be given";
@@ -211,11 +210,8 @@ pub async fn steps(
             let index: usize = page::part(&index)?;
             // Steps may have come to be before it since.
             let same = views.get(index).is_some_and(|view| *view.path == *path);
-            let found = if same {
-                Some(index)
-            } else {
-                views.iter().position(|view| *view.path == *path)
-            };
+            let found =
+                if same { Some(index) } else { views.iter().position(|view| *view.path == *path) };
             found.unwrap_or(index) + 1
         }
     };
@@ -389,15 +385,15 @@ fn check_priority(given: Option<i32>) -> Result<Option<u8>, Refusal> {
 }
 
 fn wrong_params(errors: Vec<engine::definition::ParamError>) -> Refusal {
+    let errors: Vec<(String, String)> =
+        errors.into_iter().map(|error| (convert::param_path(&error.path), error.message)).collect();
     let mut said: Vec<String> =
-        errors.iter().take(3).map(|error| format!("{}: {}", error.path, error.message)).collect();
+        errors.iter().take(3).map(|(path, message)| format!("{path}: {message}")).collect();
     if errors.len() > said.len() {
         said.push(format!("{} more", errors.len() - said.len()));
     }
     let refusal = Refusal::new(Reason::InvalidParams, said.join("; "));
-    errors
-        .into_iter()
-        .fold(refusal, |refusal, error| refusal.violation(&error.path, error.message))
+    errors.into_iter().fold(refusal, |refusal, (path, message)| refusal.violation(&path, message))
 }
 
 /// Maps have no order on the wire, so they are sorted before they are hashed.
@@ -504,8 +500,6 @@ pub fn ago(context: &Context, since: Instant) -> prost_types::Duration {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     #[test]

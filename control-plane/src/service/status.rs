@@ -313,8 +313,6 @@ impl From<definitions::Error> for Refusal {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     fn reasons() -> Vec<Reason> {

@@ -182,10 +182,7 @@ impl Watch {
         for view in state.steps() {
             let Some(engine::Waiting::Agent(key)) = view.waiting else { continue };
             let Some(progress) = self.context.dispatcher.progress(&key) else { continue };
-            let told = v1::TaskProgress {
-                fraction: progress.fraction,
-                message: progress.message,
-            };
+            let told = v1::TaskProgress { fraction: progress.fraction, message: progress.message };
             let update = v1::TaskUpdate {
                 step: view.path.to_string(),
                 agent: view.agent.to_string(),

@@ -43,7 +43,7 @@ pub async fn validate(
             file: String::new(),
             line: 0,
             column: 0,
-            message: format!("{}: {}", error.path, error.message),
+            message: format!("{}: {}", convert::param_path(&error.path), error.message),
             suggestion: String::new(),
             severity: Severity::Error,
         }));
@@ -161,9 +161,10 @@ pub async fn find(
     let versions: Vec<&str> =
         rows.iter().filter(|row| row.name == name).map(|row| &*row.version).collect();
     let hint = if versions.is_empty() {
-        let near = rows.iter().map(|row| &*row.name).max_by(|a, b| {
-            strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name))
-        });
+        let near = rows
+            .iter()
+            .map(|row| &*row.name)
+            .max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
         match near.filter(|near| strsim::jaro_winkler(near, name) > 0.8) {
             Some(near) => format!("; did you mean `{near}`?"),
             None => "; register it first".to_owned(),
@@ -226,7 +227,8 @@ fn unfit_for_schedule(unit: &Unit) -> Option<Complaint> {
         column: 1,
         message: format!(
             "the schedule can never start a run: {}: {}",
-            first.path, first.message
+            convert::param_path(&first.path),
+            first.message
         ),
         suggestion: "give the parameter a default".to_owned(),
         severity: Severity::Warning,

@@ -1,0 +1,14 @@
+//! The services as clients see them: a whole control plane in process, on a database of its own.
+//!
+//! - `support`: the control plane, an echo agent, how to wait for things;
+//! - `run`: starting, steering, reading and watching runs;
+//! - `workflow`: validating, registering and listing workflows;
+//! - `schedule`: runs that start by the clock;
+//! - `port`: what else the port serves, and how it stops.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod port;
+mod run;
+mod schedule;
+mod support;
+mod workflow;
