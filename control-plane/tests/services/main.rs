@@ -4,10 +4,12 @@
 //! - `run`: starting, steering, reading and watching runs;
 //! - `workflow`: validating, registering and listing workflows;
 //! - `schedule`: runs that start by the clock;
+//! - `retention`: what is removed, and what is not;
 //! - `port`: what else the port serves, and how it stops.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod port;
+mod retention;
 mod run;
 mod schedule;
 mod support;

@@ -205,7 +205,6 @@ async fn a_stop_ends_watches_with_the_advice_to_come_back() {
     assert!(status.get_error_details().retry_info().is_some());
     tokio::time::timeout(DEADLINE, stop).await.unwrap().unwrap();
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
-    println!("stopped within {:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
