@@ -370,9 +370,7 @@ impl Decider<'_> {
         if let Some(error) = cancel_error {
             return self.fail(n, error, None);
         }
-        if instance.status == Status::Cancelling {
-            return self.cancelled(n);
-        }
+        // A failure goes up as its block's, also when it had the rest of the block cancelled.
         if let Some(inner) = inner {
             let error = self.state.instances[inner.index()].error().cloned();
             let path = self.state.path(inner);
@@ -382,7 +380,7 @@ impl Decider<'_> {
             });
             return self.fail(n, error, None);
         }
-        if self.state.was_cut_short(n) {
+        if instance.status == Status::Cancelling || self.state.was_cut_short(n) {
             return self.cancelled(n);
         }
         self.succeed(n, None);
@@ -471,10 +469,8 @@ impl Decider<'_> {
                 self.steps_over();
             }
             Phase::RollingBack => self.next_undo(),
-            Phase::Handling => {
-                if self.state.handler.is_none_or(|scope| over(scope, self.state)) {
-                    self.end_failed();
-                }
+            Phase::Handling if self.state.handler.is_none_or(|scope| over(scope, self.state)) => {
+                self.end_failed();
             }
             _ => {}
         }

@@ -305,7 +305,7 @@ impl State {
 }
 
 fn allows(retry: &Retry, error: &TaskError) -> bool {
-    let named = |codes: &[String]| codes.iter().any(|code| *code == error.code);
+    let named = |codes: &[String]| codes.contains(&error.code);
     error.kind == FailureKind::Retryable
         && !FINAL_CODES.contains(&error.code.as_str())
         && (retry.retry_on.is_empty() || named(&retry.retry_on))

@@ -290,6 +290,40 @@ impl State {
                 detail.retry_at = Some(*retry_at);
                 detail.started = false;
             }
+            Event::StepCancelRequested { error, .. } => {
+                self.remove_timers(n);
+                self.set_status(n, Status::Cancelling);
+                let detail = self.instances[n.index()].detail_mut();
+                detail.cancel_error.clone_from(error);
+                detail.stopping = true;
+            }
+            Event::StepWaiting { waiting_for, until, .. } => {
+                self.activate(n, Status::Waiting, at);
+                if let Some(until) = until {
+                    self.timers.insert((*until, Timer::Wait(n)));
+                }
+                let detail = self.instances[n.index()].detail_mut();
+                detail.waiting_for = Some(waiting_for.clone());
+                detail.until = *until;
+            }
+            Event::KeyChanged { key, which, change, otherwise, .. } => {
+                self.activate(n, Status::Blocked, at);
+                let detail = self.instances[n.index()].detail_mut();
+                detail.otherwise = *otherwise;
+                change_key(&mut detail.keys, *which, key, *change);
+            }
+            Event::DecisionMade { origin, .. } => self.remember(origin),
+            Event::BlockOpened { otherwise, items, .. } => {
+                self.open_block(n, *otherwise, items.as_ref(), at);
+            }
+            Event::IterationStarted { index, .. } => self.open_iteration(n, *index),
+            end => self.apply_end(n, end, at),
+        }
+    }
+
+    /// Takes in how a step ended.
+    fn apply_end(&mut self, n: InstanceId, event: &Event, at: Instant) {
+        match event {
             Event::StepSucceeded { output, by, undo, checkpoint, .. } => {
                 self.take_signal(n);
                 let instance = &mut self.instances[n.index()];
@@ -324,34 +358,7 @@ impl State {
                 };
                 self.settle(n, status, at);
             }
-            Event::StepCancelRequested { error, .. } => {
-                self.remove_timers(n);
-                self.set_status(n, Status::Cancelling);
-                let detail = self.instances[n.index()].detail_mut();
-                detail.cancel_error.clone_from(error);
-                detail.stopping = true;
-            }
             Event::StepCancelled { .. } => self.settle(n, Status::Cancelled, at),
-            Event::StepWaiting { waiting_for, until, .. } => {
-                self.activate(n, Status::Waiting, at);
-                if let Some(until) = until {
-                    self.timers.insert((*until, Timer::Wait(n)));
-                }
-                let detail = self.instances[n.index()].detail_mut();
-                detail.waiting_for = Some(waiting_for.clone());
-                detail.until = *until;
-            }
-            Event::KeyChanged { key, which, change, otherwise, .. } => {
-                self.activate(n, Status::Blocked, at);
-                let detail = self.instances[n.index()].detail_mut();
-                detail.otherwise = *otherwise;
-                change_key(&mut detail.keys, *which, key, *change);
-            }
-            Event::DecisionMade { origin, .. } => self.remember(origin),
-            Event::BlockOpened { otherwise, items, .. } => {
-                self.open_block(n, *otherwise, items.as_ref(), at);
-            }
-            Event::IterationStarted { index, .. } => self.open_iteration(n, *index),
             _ => debug_assert!(false, "every event of a step is taken in"),
         }
     }

@@ -77,13 +77,7 @@ pub(super) fn check(text: &str) -> Result<(), ScanError> {
             }
             Kind::Binary | Kind::Minus => level.chain += 1,
             Kind::Logical | Kind::Question | Kind::Colon | Kind::Comma => {
-                level.end_segment();
-                match token.kind {
-                    Kind::Logical => level.logical += 1,
-                    Kind::Question => level.ternary += 1,
-                    Kind::Comma => level.end_element(),
-                    _ => {}
-                }
+                level.end_part(token.kind);
                 after_operand = false;
             }
             Kind::Unterminated => return Err(at("this string does not end".to_owned())),
@@ -153,6 +147,17 @@ impl Level {
         self.end_operand();
         self.segments = self.segments.max(self.binary + self.operands);
         (self.binary, self.operands) = (0, 0);
+    }
+
+    /// Ends a segment at the token that parts it from the next.
+    fn end_part(&mut self, separator: Kind) {
+        self.end_segment();
+        match separator {
+            Kind::Logical => self.logical += 1,
+            Kind::Question => self.ternary += 1,
+            Kind::Comma => self.end_element(),
+            _ => {}
+        }
     }
 
     fn end_element(&mut self) {

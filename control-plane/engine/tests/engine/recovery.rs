@@ -1,7 +1,5 @@
 //! A run that is folded and taken over anywhere comes to the same end.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use engine::{Command, Effect};
 use serde_json::json;
 

@@ -1,7 +1,5 @@
 //! What the language means, a construct at a time.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::time::Duration;
 
 use engine::Command;

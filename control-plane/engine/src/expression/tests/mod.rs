@@ -1,5 +1,4 @@
 //! What expressions mean, as tables: expression, scope, result.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod errors;
 mod limits;

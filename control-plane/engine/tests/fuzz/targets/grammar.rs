@@ -124,12 +124,10 @@ impl Writer<'_, '_> {
             4 => json!({"wait": self.choices.one_of(&["7s", "1m", "${{ 3 }}"])}),
             5 => json!({"wait_for": {"signal": "go", "timeout": "20s"}}),
             6 => json!({"approve": {"message": "sure?", "timeout": "20s"}}),
-            7 => self
-                .choices
-                .one_of(&[0, 1])
-                .eq(&0)
-                .then(|| json!({"notify": "ops"}))
-                .unwrap_or_else(|| json!({"workflow": "other", "params": {"a": 1}})),
+            7 => match self.choices.one_of(&[0, 1]) {
+                0 => json!({"notify": "ops"}),
+                _ => json!({"workflow": "other", "params": {"a": 1}}),
+            },
             8 => json!({"steps": self.steps(depth + 1)}),
             9 => json!({"foreach": self.items(), "max_parallel": 2,
                 "steps": self.steps(depth + 1)}),
