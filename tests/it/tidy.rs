@@ -86,10 +86,11 @@ fn edges() -> BTreeMap<String, Vec<String>> {
         for line in text.lines() {
             if line.starts_with('[') {
                 inside = line == "[dependencies]";
-            } else if inside && let Some((name, _)) = line.split_once([' ', '.', '=']) {
-                if names.iter().any(|other| other == name) {
-                    on.push(name.to_owned());
-                }
+            } else if inside
+                && let Some((name, _)) = line.split_once([' ', '.', '='])
+                && names.iter().any(|other| other == name)
+            {
+                on.push(name.to_owned());
             }
         }
         edges.insert(name_of(text), on);
