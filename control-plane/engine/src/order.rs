@@ -90,6 +90,12 @@ impl State {
         }
     }
 
+    /// The path and the task of the undo that is owed, if one is.
+    #[must_use]
+    pub fn undo_owed(&self) -> Option<(Arc<str>, TaskKey)> {
+        self.current_undo().map(|order| (order.path, order.key))
+    }
+
     /// The order for a step's present attempt.
     pub(crate) fn order(&self, n: InstanceId) -> TaskOrder {
         let instance = &self.instances[n.index()];

@@ -58,6 +58,16 @@ pub async fn diagnose(
             since: why.since.map(|since| run::ago(context, since)),
         });
     }
+    if let Some((path, key)) = state.undo_owed()
+        && let Some(why) = context.dispatcher.why(&key)
+    {
+        findings.push(v1::Finding {
+            step: path.to_string(),
+            cause: format!("its undo waits: {}", why.cause),
+            remedy: why.remedy,
+            since: Some(run::ago(context, why.since)),
+        });
+    }
     let status = convert::run_status(state.status()).into();
     Ok(v1::DiagnoseRunResponse { status, findings })
 }

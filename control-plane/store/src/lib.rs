@@ -187,7 +187,7 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets at most `limit` requests from before `before`; gives how many.
     async fn expire_requests(&self, before: Micros, limit: u32) -> Result<u64, Error>;
 
-    /// A page of dead letters by (time, id), past `after`.
+    /// A page of dead letters by (time, id), the newest first, past `after`.
     async fn dead_letters(
         &self,
         filter: &DeadLetterFilter,

@@ -6,7 +6,7 @@ use engine::task::{TaskKey, TaskOrder};
 use super::super::breaker::Stand;
 use super::super::registry::{Agent, Needs};
 use super::view::{names_of, nearest};
-use super::{Matcher, State, Task, Waiting as WaitingTask};
+use super::{Matcher, Out, State, Task, Waiting as WaitingTask};
 
 /// Why a task waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,10 +25,26 @@ impl Matcher {
     /// Why a task waits; `None` when it does not wait here.
     pub(crate) fn why(&self, key: TaskKey) -> Option<Waiting> {
         let task = self.tasks.get(&key)?;
-        let State::Waiting(waiting) = &task.state else { return None };
+        let waiting = match &task.state {
+            State::Waiting(waiting) => waiting,
+            State::Out(out) => return self.gone_with(out),
+            State::Ended(_) => return None,
+        };
         let (cause, remedy) = self.cause(task, waiting);
         let since = waiting.since.max(task.order.queued_at.min(self.now));
         Some(Waiting { since, cause, remedy })
+    }
+
+    /// A task that is out waits when the agent that has it is not there.
+    fn gone_with(&self, out: &Out) -> Option<Waiting> {
+        let agent = self.registry.get(out.agent).filter(|agent| agent.session.is_none())?;
+        let (who, until) = (&agent.registration, out.lease_until.to_rfc3339());
+        let cause = format!(
+            "agent `{}/{}`, which has the task, does not answer; unless it comes back, another \
+             may have the task from {until} on",
+            who.agent_type, who.instance
+        );
+        Some(Waiting { since: agent.last_heard, cause, remedy: String::new() })
     }
 
     fn cause(&self, task: &Task, waiting: &WaitingTask) -> Words {

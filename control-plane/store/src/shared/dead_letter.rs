@@ -37,10 +37,10 @@ pub(super) async fn list(
         query.push(" AND run_id = ").push_bind(run.0);
     }
     if let Some(after) = after {
-        query.push(" AND (at, id) > (").push_bind(after.at);
+        query.push(" AND (at, id) < (").push_bind(after.at);
         query.push(", ").push_bind(after.id).push(")");
     }
-    query.push(" ORDER BY at, id LIMIT ").push_bind(page(limit));
+    query.push(" ORDER BY at DESC, id DESC LIMIT ").push_bind(page(limit));
     let rows = query.build().fetch_all(connection).await?;
     rows.iter().map(dead_letter_row).collect()
 }

@@ -61,17 +61,17 @@ pub(crate) async fn dead_letters_are_listed_and_deleted(world: World) {
         rows.into_iter().map(|row| row.id).collect::<Vec<_>>()
     };
     let all = DeadLetterFilter::default();
-    assert_eq!(list(&all, None).await, ["10", "20", "30", "11"]);
-    let after = Some(Cursor { at: NOW + 1, id: "11".to_owned() });
-    assert_eq!(list(&all, after).await, ["21", "31"]);
+    assert_eq!(list(&all, None).await, ["31", "21", "11", "30"]);
+    let after = Some(Cursor { at: NOW, id: "30".to_owned() });
+    assert_eq!(list(&all, after).await, ["20", "10"]);
     let of_run = DeadLetterFilter { run_id: Some(run(2)), ..all.clone() };
-    assert_eq!(list(&of_run, None).await, ["20", "21"]);
+    assert_eq!(list(&of_run, None).await, ["21", "20"]);
     let of_workflow = DeadLetterFilter {
         workflow: Some("deploy".to_owned()),
         tenant: Some("default".to_owned()),
         run_id: None,
     };
-    assert_eq!(list(&of_workflow, None).await, ["30", "31"]);
+    assert_eq!(list(&of_workflow, None).await, ["31", "30"]);
     assert!(world.store.delete_dead_letter("20").await.unwrap());
     assert!(!world.store.delete_dead_letter("20").await.unwrap());
     assert_eq!(list(&of_run, None).await, ["21"]);

@@ -72,6 +72,7 @@ fn a_dead_stream_returns_unaccepted_tasks_at_once_and_accepted_ones_when_the_lea
     world.accept(other, second);
     let health = world.matcher.agents(None, 10)[0].health;
     assert_eq!(health, contracts::v1::AgentHealth::Unreachable);
+    assert!(world.cause(order("w", 1).key).contains("does not answer"));
     world.pass_alive(14, &[other]);
     world.accept(other, second);
     assert_eq!(world.assigned(other), [""; 0]);

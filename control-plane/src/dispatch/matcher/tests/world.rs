@@ -226,28 +226,3 @@ impl World {
         self.act(|matcher| matcher.why(key)).map_or_else(String::new, |why| why.cause)
     }
 }
-
-/// How long many tasks take through the matcher alone; run by hand with `--ignored --nocapture`.
-#[test]
-#[ignore = "a measurement, not a check"]
-fn measure() {
-    let mut world = World::new();
-    let agents: Vec<SessionId> =
-        (0..50).map(|number| world.agent(&format!("a{number}"), 100)).collect();
-    let begin = std::time::Instant::now();
-    let count = 100_000_u32;
-    let mut done = 0;
-    for number in 0..count {
-        world.submit(order("w", number));
-        if number % 1_000 == 999 || number + 1 == count {
-            for agent in &agents {
-                for task in world.assignments(*agent) {
-                    world.succeed(*agent, (task.order.key, task.lease));
-                    done += 1;
-                }
-            }
-            world.outcomes();
-        }
-    }
-    println!("{done} tasks, {:?} each", begin.elapsed() / count);
-}
