@@ -4,6 +4,7 @@
 //! that is worked on, or remove it together with that thing.
 
 mod file;
+mod plans;
 
 use std::collections::HashMap;
 use std::io;
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 use crate::Failure;
 use file::MarkFile;
 pub use file::{Locked, Mark};
+pub use plans::Plans;
 
 /// The code of the failure that refuses a do after its undo.
 pub const UNDONE_CODE: &str = "undone";

@@ -1,6 +1,7 @@
 //! How a handler says that it did not succeed. The kinds are those of the protocol; nothing
 //! here decides about retries.
 
+use std::path::Path;
 use std::time::Duration;
 use std::{error, fmt, io};
 
@@ -57,6 +58,14 @@ impl Failure {
     /// says what it leaves behind; it may be empty.
     pub fn cancelled(message: impl Into<String>) -> Self {
         Self::new(Kind::Cancelled, message)
+    }
+
+    /// Turns an I/O error into a retryable failure with the code `io`, which says what was to be
+    /// done, and with which file.
+    pub fn io<'a>(deed: &'a str, path: &'a Path) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |error| {
+            Self::retryable(format!("cannot {deed} {}: {error}", path.display())).code("io")
+        }
     }
 
     fn new(kind: Kind, message: impl Into<String>) -> Self {

@@ -11,3 +11,5 @@ mod session;
 mod faults;
 // Effects that happen once and can be undone.
 mod effect_log;
+// Plans that are carried out once and can be taken back.
+mod plans;

@@ -2,10 +2,13 @@
 //! lines and which parts of the OpenAPI document are added; both ways go by it, and each part
 //! is done only where it is not done yet.
 
+use std::fs::{self, File};
+
+use agent_sdk::effect_log::Plans;
 use agent_sdk::{Failure, JsonSchema};
+use project_files::durable;
 use serde::{Deserialize, Serialize};
 
-use crate::effects::Records;
 use crate::files::Folder;
 use crate::openapi;
 use crate::project::{Kind, Project};
@@ -78,7 +81,7 @@ struct NewFile {
 }
 
 /// Adds the API, or finds that it was added under this key.
-pub fn create(records: &Records, key: &str, wish: &CreateApi) -> Result<Api, Failure> {
+pub fn create(records: &Plans, key: &str, wish: &CreateApi) -> Result<Api, Failure> {
     let make = || {
         let resource = Resource::new(
             wish.resource.as_deref(),
@@ -87,14 +90,21 @@ pub fn create(records: &Records, key: &str, wish: &CreateApi) -> Result<Api, Fai
         )?;
         plan(&Project::find(wish.project_dir.as_deref())?, resource)
     };
-    let _alone = records.alone()?;
-    records.carry_out(key, make, apply).map(|plan| outcome(&plan))
+    let _alone = alone(records)?;
+    records.carry_out(key, make, |plan| apply(plan)).map(|plan| outcome(&plan))
 }
 
 /// Takes out what was added under this key.
-pub fn remove(records: &Records, key: &str, was_done: bool) -> Result<RemovedApi, Failure> {
-    let _alone = records.alone()?;
+pub fn remove(records: &Plans, key: &str, was_done: bool) -> Result<RemovedApi, Failure> {
+    let _alone = alone(records)?;
     Ok(records.take_back(key, was_done, take_out)?.unwrap_or_default())
+}
+
+/// Waits until no other task of this agent changes a project.
+fn alone(records: &Plans) -> Result<File, Failure> {
+    let path = records.dir().join("lock");
+    fs::create_dir_all(records.dir()).map_err(Failure::io("make the folder", records.dir()))?;
+    durable::lock(&path).map_err(Failure::io("lock", &path))
 }
 
 /// The plan, once everything that can be found out beforehand speaks for it.

@@ -2,7 +2,6 @@
 //! project, and takes them out again. Only the wiring is here; it decides nothing.
 
 pub mod api;
-pub mod effects;
 pub mod files;
 pub mod openapi;
 pub mod project;
@@ -11,26 +10,24 @@ pub mod resource;
 
 use std::path::PathBuf;
 
+use agent_sdk::effect_log::Plans;
 use agent_sdk::{Action, Agent, Context, Failure, Undo, UndoInput};
+use project_files::workspace;
 use serde_json::Value;
 
 use crate::api::{Api, CreateApi, RemovedApi};
-use crate::effects::Records;
 
 /// How many APIs are made at once.
 const SLOTS: u32 = 4;
 
 /// The agent, with its records in the workspace that the environment names.
 pub fn agent() -> Agent {
-    agent_with(Records::from_env())
+    agent_at(workspace::records_of(&workspace::from_env(), "api-gateway"))
 }
 
 /// The agent, with its records in this folder.
 pub fn agent_at(records: PathBuf) -> Agent {
-    agent_with(Records::at(records))
-}
-
-fn agent_with(records: Records) -> Agent {
+    let records = Plans::at(records, workspace::VARIABLE);
     let undoing = records.clone();
     Agent::new("api-gateway", env!("CARGO_PKG_VERSION"))
         .describe("Adds APIs with routes and an OpenAPI description to projects.")
@@ -57,13 +54,13 @@ fn agent_with(records: Records) -> Agent {
         )
 }
 
-async fn create(records: Records, context: Context, input: CreateApi) -> Result<Api, Failure> {
+async fn create(records: Plans, context: Context, input: CreateApi) -> Result<Api, Failure> {
     let key = context.idempotency_key().to_owned();
     context.blocking(move || api::create(&records, &key, &input)).await?
 }
 
 async fn remove(
-    records: Records,
+    records: Plans,
     context: Context,
     input: UndoInput<Value, Value>,
 ) -> Result<RemovedApi, Failure> {

@@ -5,10 +5,10 @@ use std::path::Path;
 use agent_sdk::{Failure, JsonSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::effects::{Workspace, hash};
 use crate::files;
 use crate::input::{self, rejected};
 use crate::target::{self, Release, Target};
+use crate::workspace::Workspace;
 
 /// How many releases a target keeps unless a task says otherwise.
 pub const KEEP: u32 = 5;
@@ -78,7 +78,7 @@ pub fn deploy(
     is_cancelled: &dyn Fn() -> bool,
 ) -> Result<Deployed, Failure> {
     let make = || plan(workspace, key, wish);
-    let plan = workspace.carry_out(key, make, |plan| {
+    let plan = workspace.plans().carry_out(key, make, |plan| {
         let target = Target::lock(Path::new(&plan.target))?;
         // Waiting for the target may have taken long.
         if is_cancelled() {
@@ -95,7 +95,7 @@ pub fn deploy(
 /// Takes back what was deployed under this key: switches to what was current before, if the
 /// release is current still, and removes it.
 pub fn undo(workspace: &Workspace, key: &str, was_done: bool) -> Result<Undeployed, Failure> {
-    let undone = workspace.take_back(key, was_done, |plan: &Plan| {
+    let undone = workspace.plans().take_back(key, was_done, |plan: &Plan| {
         let target = Target::lock(Path::new(&plan.target))?;
         let mut switched_back = false;
         if target.current()?.as_ref() == Some(&plan.release) {
@@ -133,7 +133,7 @@ fn plan(workspace: &Workspace, key: &str, wish: &Deploy) -> Result<Plan, Failure
     input::check_apart(&project, &target)?;
     Ok(Plan {
         target: target.display().to_string(),
-        release: target::id(&version, &hash(key)),
+        release: target::id(&version, key),
         version,
         project_dir: project.display().to_string(),
         keep,

@@ -1,10 +1,11 @@
 //! Files and folders: copied as a whole and durably, written in one piece.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
 use agent_sdk::Failure;
+use project_files::durable;
 
 /// How many files and folders a release has at most.
 pub const ENTRIES_MAX: usize = 100_000;
@@ -15,11 +16,6 @@ pub const DEPTH_MAX: usize = 64;
 
 /// What of a project is not deployed: its history, and what agents keep about it.
 const LEFT_OUT: [&str; 2] = [".git", ".orchestrator"];
-
-/// Turns an I/O error into a failure that says what was to be done, and with which file.
-pub fn io<'a>(deed: &'a str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Failure + 'a {
-    move |error| Failure::retryable(format!("cannot {deed} {}: {error}", path.display())).code("io")
-}
 
 /// What was copied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,7 +34,7 @@ pub fn copy_folder(
     is_cancelled: &dyn Fn() -> bool,
 ) -> Result<Copied, Failure> {
     let mut copied = Copied::default();
-    fs::create_dir(to).map_err(io("make the folder", to))?;
+    fs::create_dir(to).map_err(Failure::io("make the folder", to))?;
     let mut open = vec![(PathBuf::new(), 0)];
     while let Some((folder, depth)) = open.pop() {
         if depth > DEPTH_MAX {
@@ -46,11 +42,11 @@ pub fn copy_folder(
             return Err(unfit(format!("{folder} lies more than {DEPTH_MAX} folders deep")));
         }
         let source = from.join(&folder);
-        for entry in fs::read_dir(&source).map_err(io("read", &source))? {
+        for entry in fs::read_dir(&source).map_err(Failure::io("read", &source))? {
             if is_cancelled() {
                 return Err(cancelled());
             }
-            let name = entry.map_err(io("read", &source))?.file_name();
+            let name = entry.map_err(Failure::io("read", &source))?.file_name();
             if depth == 0 && LEFT_OUT.iter().any(|left_out| name == *left_out) {
                 continue;
             }
@@ -73,29 +69,30 @@ pub fn cancelled() -> Failure {
 /// Copies one entry; says whether it is a folder, whose contents are still to come.
 fn copy_entry(from: &Path, to: &Path, path: &Path, copied: &mut Copied) -> Result<bool, Failure> {
     let (source, goal) = (from.join(path), to.join(path));
-    let metadata = fs::symlink_metadata(&source).map_err(io("look at", &source))?;
+    let metadata = fs::symlink_metadata(&source).map_err(Failure::io("look at", &source))?;
     copied.entries += 1;
     if copied.entries > ENTRIES_MAX {
         return Err(unfit(format!("the project has more than {ENTRIES_MAX} files and folders")));
     }
     if metadata.is_symlink() {
-        let leads_to = fs::read_link(&source).map_err(io("read the link", &source))?;
+        let leads_to = fs::read_link(&source).map_err(Failure::io("read the link", &source))?;
         if !stays_within(path, &leads_to) {
             let path = path.display();
             let message = format!("{path} is a link that leads out of the project; replace it");
             return Err(unfit(message));
         }
-        std::os::unix::fs::symlink(&leads_to, &goal).map_err(io("make the link", &goal))?;
+        std::os::unix::fs::symlink(&leads_to, &goal)
+            .map_err(Failure::io("make the link", &goal))?;
     } else if metadata.is_dir() {
-        fs::create_dir(&goal).map_err(io("make the folder", &goal))?;
+        fs::create_dir(&goal).map_err(Failure::io("make the folder", &goal))?;
         return Ok(true);
     } else if metadata.is_file() {
         // The file may have grown; what counts is what was copied.
-        copied.bytes += fs::copy(&source, &goal).map_err(io("copy", &source))?;
+        copied.bytes += fs::copy(&source, &goal).map_err(Failure::io("copy", &source))?;
         if copied.bytes > BYTES_MAX {
             return Err(unfit(format!("the project has more than {BYTES_MAX} bytes")));
         }
-        File::open(&goal).and_then(|file| file.sync_all()).map_err(io("save", &goal))?;
+        File::open(&goal).and_then(|file| file.sync_all()).map_err(Failure::io("save", &goal))?;
     } else {
         let path = path.display();
         return Err(unfit(format!("{path} is neither a file nor a folder nor a link")));
@@ -120,25 +117,20 @@ fn stays_within(path: &Path, leads_to: &Path) -> bool {
 
 /// Writes a file so that it is there as a whole, or as it was before.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = path.with_file_name(name);
-    let mut file = File::create(&new).map_err(io("make", &new))?;
-    file.write_all(bytes).map_err(io("write", &new))?;
-    file.sync_all().map_err(io("save", &new))?;
-    fs::rename(&new, path).map_err(io("replace", path))?;
-    sync(path.parent().unwrap_or(Path::new("/")))
+    durable::replace(path, bytes).map_err(Failure::io("write", path))
 }
 
 /// Makes the entries of a folder durable.
 pub fn sync(folder: &Path) -> Result<(), Failure> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("save", folder))
+    durable::sync_folder(folder).map_err(Failure::io("save", folder))
 }
 
 /// Removes a folder with all that is in it; nothing there is fine.
 pub fn remove_folder(path: &Path) -> Result<(), Failure> {
     match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(io("remove", path)(error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(Failure::io("remove", path)(error))
+        }
         _ => Ok(()),
     }
 }
@@ -146,7 +138,9 @@ pub fn remove_folder(path: &Path) -> Result<(), Failure> {
 /// Removes a file; nothing there is fine.
 pub fn remove_file(path: &Path) -> Result<(), Failure> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(io("remove", path)(error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(Failure::io("remove", path)(error))
+        }
         _ => Ok(()),
     }
 }

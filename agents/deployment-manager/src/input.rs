@@ -7,9 +7,8 @@ use std::path::{Component, Path, PathBuf};
 use agent_sdk::Failure;
 use serde::Deserialize;
 
-use crate::effects::Workspace;
-use crate::files::io;
 use crate::target::is_version;
+use crate::workspace::Workspace;
 
 /// What every project says about itself.
 const PROJECT_FILE: &str = "orchestrator.project.json";
@@ -52,13 +51,13 @@ pub fn description(project: &Path) -> Result<Description, Failure> {
     let path = project.join(PROJECT_FILE);
     match fs::metadata(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Description::default()),
-        Err(error) => return Err(io("look at", &path)(error)),
+        Err(error) => return Err(Failure::io("look at", &path)(error)),
         Ok(metadata) if metadata.len() > PROJECT_FILE_BYTES_MAX => {
             return Err(rejected(format!("`project_dir` has a {PROJECT_FILE} that is too large")));
         }
         Ok(_) => {}
     }
-    let bytes = fs::read(&path).map_err(io("read", &path))?;
+    let bytes = fs::read(&path).map_err(Failure::io("read", &path))?;
     serde_json::from_slice(&bytes).map_err(|error| {
         rejected(format!("`project_dir` has a {PROJECT_FILE} that is wrong: {error}"))
     })
@@ -104,8 +103,8 @@ pub fn target(given: Option<&str>, workspace: &Workspace, name: &str) -> Result<
         Some(given) => absolute("target", given)?,
         None => workspace.target(name),
     };
-    fs::create_dir_all(&path).map_err(io("make the folder", &path))?;
-    let path = path.canonicalize().map_err(io("find", &path))?;
+    fs::create_dir_all(&path).map_err(Failure::io("make the folder", &path))?;
+    let path = path.canonicalize().map_err(Failure::io("find", &path))?;
     if path.to_str().is_none() {
         return Err(rejected("`target` leads to a name that is not UTF-8".to_owned()));
     }

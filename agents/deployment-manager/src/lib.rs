@@ -1,18 +1,18 @@
 //! The agent `deployment-manager`: puts releases in place, and goes back. Only wiring is here.
 
 pub mod deploy;
-pub mod effects;
 pub mod files;
 pub mod input;
 pub mod rollback;
 pub mod target;
+pub mod workspace;
 
 use agent_sdk::{Action, Agent, Context, Failure, Undo, UndoInput};
 use serde_json::Value;
 
 use crate::deploy::{Deploy, Deployed, Undeployed};
-use crate::effects::Workspace;
 use crate::rollback::{Rollback, RolledBack};
+use crate::workspace::Workspace;
 
 /// What an undo gets. Records say what was done, so that neither part has to fit a type.
 type Undoing = UndoInput<Value, Value>;

@@ -8,10 +8,9 @@ use agent_sdk::{Failure, JsonSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::deploy::{Undeployed, check_kept};
-use crate::effects::Workspace;
-use crate::files::io;
 use crate::input;
 use crate::target::Target;
+use crate::workspace::Workspace;
 
 /// What `rollback` takes.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -52,7 +51,7 @@ pub fn rollback(workspace: &Workspace, key: &str, wish: &Rollback) -> Result<Rol
         let (from, to) = step_back(&target, &path)?;
         Ok(Plan { target: path.display().to_string(), from, to })
     };
-    let plan = workspace.carry_out(key, make, |plan| {
+    let plan = workspace.plans().carry_out(key, make, |plan| {
         let target = Target::lock(Path::new(&plan.target))?;
         switch(&target, &plan.from, &plan.to)
     })?;
@@ -63,7 +62,7 @@ pub fn rollback(workspace: &Workspace, key: &str, wish: &Rollback) -> Result<Rol
 
 /// Goes forward again, if the release gone back to is current still.
 pub fn undo(workspace: &Workspace, key: &str, was_done: bool) -> Result<Undeployed, Failure> {
-    let undone = workspace.take_back(key, was_done, |plan: &Plan| {
+    let undone = workspace.plans().take_back(key, was_done, |plan: &Plan| {
         let target = Target::lock(Path::new(&plan.target))?;
         let is_current = target.current()?.as_ref() == Some(&plan.to);
         if is_current {
@@ -87,7 +86,7 @@ fn find_target(workspace: &Workspace, given: Option<&str>) -> Result<PathBuf, Fa
                                    release to go back to";
                     return Err(nothing(message.to_owned()));
                 }
-                Err(error) => return Err(io("read", &file)(error)),
+                Err(error) => return Err(Failure::io("read", &file)(error)),
             }
         }
     };
@@ -96,7 +95,7 @@ fn find_target(workspace: &Workspace, given: Option<&str>) -> Result<PathBuf, Fa
         let message = format!("{path} has no releases; there is nothing to go back to");
         return Err(nothing(message));
     }
-    path.canonicalize().map_err(io("find", &path))
+    path.canonicalize().map_err(Failure::io("find", &path))
 }
 
 fn step_back(target: &Target, path: &Path) -> Result<(String, String), Failure> {

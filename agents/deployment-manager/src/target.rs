@@ -8,14 +8,16 @@
 //! <target>/.lock                   who holds it may change the target
 //! ```
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use agent_sdk::Failure;
+use project_files::durable;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
-use crate::files::{self, Copied, io, remove_file, remove_folder, replace, sync};
+use crate::files::{self, Copied, remove_file, remove_folder, replace, sync};
 
 /// How many releases are looked at in one target.
 const RELEASES_MAX: usize = 10_000;
@@ -46,11 +48,9 @@ impl Target {
     /// Waits until nobody else changes the target, and removes what broken-off work left.
     pub fn lock(root: &Path) -> Result<Self, Failure> {
         let releases = root.join("releases");
-        fs::create_dir_all(&releases).map_err(io("make the folder", &releases))?;
+        fs::create_dir_all(&releases).map_err(Failure::io("make the folder", &releases))?;
         let path = root.join(".lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-        let lock = file.map_err(io("open", &path))?;
-        lock.lock().map_err(io("lock", &path))?;
+        let lock = durable::lock(&path).map_err(Failure::io("lock", &path))?;
         let target = Self { root: root.to_owned(), _lock: lock };
         target.sweep()?;
         Ok(target)
@@ -73,7 +73,7 @@ impl Target {
             Ok(leads_to) => leads_to,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) if error.kind() == ErrorKind::InvalidInput => return Err(foreign(&path)),
-            Err(error) => return Err(io("read the link", &path)(error)),
+            Err(error) => return Err(Failure::io("read the link", &path)(error)),
         };
         let id = leads_to.strip_prefix("releases").ok().and_then(Path::to_str);
         match id.filter(|id| is_id(id)) {
@@ -101,7 +101,7 @@ impl Target {
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(io("read", &path)(error)),
+            Err(error) => return Err(Failure::io("read", &path)(error)),
         };
         serde_json::from_slice(&bytes).map(Some).map_err(|error| {
             Failure::permanent(format!("the record {} is damaged: {error}", path.display()))
@@ -127,7 +127,7 @@ impl Target {
                 }
             };
         remove_folder(&place)?;
-        fs::rename(&staging, &place).map_err(io("put in its place", &place))?;
+        fs::rename(&staging, &place).map_err(Failure::io("put in its place", &place))?;
         sync(&self.root.join("releases"))?;
         self.record(release)?;
         Ok(copied)
@@ -151,8 +151,8 @@ impl Target {
         let new = self.root.join(".current.new");
         remove_file(&new)?;
         std::os::unix::fs::symlink(Path::new("releases").join(id), &new)
-            .map_err(io("make the link", &new))?;
-        fs::rename(&new, &current).map_err(io("switch", &current))?;
+            .map_err(Failure::io("make the link", &new))?;
+        fs::rename(&new, &current).map_err(Failure::io("switch", &current))?;
         sync(&self.root)
     }
 
@@ -200,7 +200,7 @@ impl Target {
         sync(&self.root.join("releases"))?;
         match fs::rename(&place, &old) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(io("move away", &place)(error));
+                return Err(Failure::io("move away", &place)(error));
             }
             _ => {}
         }
@@ -222,8 +222,8 @@ impl Target {
     fn names(&self) -> Result<Vec<String>, Failure> {
         let folder = self.root.join("releases");
         let mut names = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(io("read", &folder))? {
-            let name = entry.map_err(io("read", &folder))?.file_name();
+        for entry in fs::read_dir(&folder).map_err(Failure::io("read", &folder))? {
+            let name = entry.map_err(Failure::io("read", &folder))?.file_name();
             // Names that are not UTF-8 are not ours.
             names.extend(name.into_string());
             if names.len() > RELEASES_MAX {
@@ -245,8 +245,10 @@ impl Target {
 }
 
 /// The id of a release: its version, and what tells the deeds of equal versions apart.
-pub fn id(version: &str, key_hash: &str) -> String {
-    format!("{version}-{}", &key_hash[..12])
+pub fn id(version: &str, key: &str) -> String {
+    let digest = Sha256::digest(key.as_bytes());
+    let hash: String = digest[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{version}-{hash}")
 }
 
 /// Whether a text can be the id of a release: one plain name that ends as [`id`] makes it.

@@ -1,10 +1,11 @@
 //! What this agent did under which idempotency key: one file per key, replaced in one piece, so
 //! that a crash leaves the old record or the new one. It knows nothing of what is recorded.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
 
+use project_files::durable;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -23,13 +24,7 @@ impl Ledger {
     pub fn open(dir: PathBuf) -> Result<Self, Error> {
         fs::create_dir_all(&dir).map_err(Error::io("make the folder", &dir))?;
         let path = dir.join("lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(Error::io("open", &path))?;
-        lock.lock().map_err(Error::io("lock", &path))?;
+        let lock = durable::lock(&path).map_err(Error::io("lock", &path))?;
         Ok(Self { dir, _lock: lock })
     }
 
@@ -52,7 +47,7 @@ impl Ledger {
         let bytes = serde_json::to_vec_pretty(record).map_err(|error| {
             Error::Permanent(format!("the record cannot be written as JSON: {error}"))
         })?;
-        replace(&path, &bytes).map_err(Error::io("write", &path))
+        durable::replace(&path, &bytes).map_err(Error::io("write", &path))
     }
 
     fn path(&self, key: &str) -> PathBuf {
@@ -63,23 +58,6 @@ impl Ledger {
 /// SHA-256 in hexadecimal digits.
 pub fn hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Writes a file so that it is there as a whole or not at all, and survives a power cut.
-pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
-    let new = path.with_file_name(name);
-    let mut file = File::create(&new)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    sync_folder(path.parent().unwrap_or(Path::new("/")))
-}
-
-/// Makes the entries of a folder durable.
-pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

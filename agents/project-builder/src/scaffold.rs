@@ -10,11 +10,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use project_files::durable::{replace, sync_folder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::ledger::{Ledger, hash, replace, sync_folder};
+use crate::ledger::{Ledger, hash};
 use crate::naming;
 use crate::removal::Removed;
 use crate::template::{RenderedFile, Template};

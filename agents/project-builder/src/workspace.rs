@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::Error;
+use project_files::workspace::{VARIABLE, from_env, records_of};
 
-/// The environment variable that names the workspace.
-pub const VARIABLE: &str = "ORCHESTRATOR_WORKSPACE";
+use crate::error::Error;
 
 /// The folder for projects and releases.
 #[derive(Clone, Debug)]
@@ -14,14 +13,9 @@ pub struct Workspace {
 }
 
 impl Workspace {
-    /// What `ORCHESTRATOR_WORKSPACE` says; `orchestrator/workspace` in the system's folder for
-    /// temporary files when it is not set.
+    /// The workspace that the environment names.
     pub fn from_env() -> Self {
-        let root = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
-        Self::at(root.map_or_else(
-            || std::env::temp_dir().join("orchestrator").join("workspace"),
-            PathBuf::from,
-        ))
+        Self::at(from_env())
     }
 
     /// The workspace in this folder, which need not exist yet.
@@ -40,6 +34,6 @@ impl Workspace {
 
     /// Where the agent `agent` keeps its records.
     pub fn records_of(&self, agent: &str) -> Result<PathBuf, Error> {
-        Ok(self.root()?.join(".orchestrator").join(agent))
+        Ok(records_of(self.root()?, agent))
     }
 }

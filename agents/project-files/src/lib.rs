@@ -1,10 +1,13 @@
-//! What the agents that watch over projects share. It reads a project's folder, its manifest
-//! and its files within bounds, and the spans of time in inputs. It must never follow a
-//! symbolic link out of the folder, never read without a bound, and never write.
+//! What the agents that work on projects share: a project's folder, its manifest and its files,
+//! read within bounds; the workspace; files written durably; the spans of time in inputs.
+//! Reading must never follow a symbolic link out of the folder, never go without a bound, and
+//! never write.
 
+pub mod durable;
 mod manifest;
 mod span;
 mod walk;
+pub mod workspace;
 
 pub use manifest::{MANIFEST_NAME, Manifest};
 pub use span::Span;

@@ -7,11 +7,12 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use agent_sdk::Failure;
+use agent_sdk::effect_log::Plans;
 use api_gateway_agent::api::{self, Api, CreateApi, RemovedApi};
-use api_gateway_agent::effects::Records;
 use project_builder_agent::scaffold::{Builder, Project, Scaffold};
 use project_builder_agent::template::Template;
 use project_builder_agent::workspace::Workspace;
+use project_files::workspace;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -22,7 +23,7 @@ pub(crate) struct World {
     pub(crate) folder: TempDir,
     pub(crate) workspace: Workspace,
     pub(crate) project: Project,
-    pub(crate) records: Records,
+    pub(crate) records: Plans,
 }
 
 impl World {
@@ -31,7 +32,7 @@ impl World {
         let workspace = Workspace::at(folder.path());
         let wish = Scaffold { template, name: "a-project".to_owned(), directory: None };
         let project = Builder::new(&workspace).unwrap().scaffold("scaffold", "run", &wish).unwrap();
-        let records = Records::at(folder.path().join("records"));
+        let records = Plans::at(folder.path().join("records"), workspace::VARIABLE);
         Self { folder, workspace, project, records }
     }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use agent_sdk::Failure;
 use deployment_manager_agent::deploy::{self, Deploy, Deployed, Undeployed};
-use deployment_manager_agent::effects::Workspace;
 use deployment_manager_agent::rollback::{self, Rollback, RolledBack};
+use deployment_manager_agent::workspace::Workspace;
 use tempfile::TempDir;
 
 pub(crate) struct World {

@@ -1,55 +1,34 @@
-//! What this agent did under which idempotency key. Before anything changes the plan is written
-//! down; whoever comes again with the key goes on by the same plan. It knows nothing of plans.
+//! Effects that are made of many small ones: the plan is written down before anything changes,
+//! and whoever comes again with the same idempotency key goes on by the same plan. It knows
+//! nothing of what is planned.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use agent_sdk::effect_log::{Mark, UNDONE_CODE};
-use agent_sdk::{EffectLog, Failure};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
-use crate::files::io;
+use super::{EffectLog, Mark, UNDONE_CODE};
+use crate::Failure;
 
-/// The environment variable that names the workspace.
-pub const VARIABLE: &str = "ORCHESTRATOR_WORKSPACE";
-
-/// The workspace: where releases go unless a task says otherwise, and where the records are, one
-/// file per idempotency key.
+/// A folder of plans: one log per idempotency key. It blocks: call it from
+/// [`Context::blocking`](crate::Context::blocking).
 #[derive(Clone, Debug)]
-pub struct Workspace {
-    root: PathBuf,
+pub struct Plans {
+    dir: PathBuf,
+    variable: &'static str,
 }
 
-impl Workspace {
-    /// What `ORCHESTRATOR_WORKSPACE` says; `orchestrator/workspace` in the system's folder for
-    /// temporary files when it is not set.
-    pub fn from_env() -> Self {
-        let root = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
-        let root = root.map_or_else(
-            || std::env::temp_dir().join("orchestrator").join("workspace"),
-            PathBuf::from,
-        );
-        Self::at(root)
+impl Plans {
+    /// Plans in this folder, which need not exist yet. Failures advise to set `variable`, the
+    /// environment variable by which people choose where the folder is.
+    pub fn at(dir: impl Into<PathBuf>, variable: &'static str) -> Self {
+        Self { dir: dir.into(), variable }
     }
 
-    /// The workspace in this folder, which need not exist yet.
-    pub fn at(root: PathBuf) -> Self {
-        Self { root }
-    }
-
-    /// Where releases of the project `name` go unless a task says otherwise.
-    pub fn target(&self, name: &str) -> PathBuf {
-        self.root.join("releases").join(name)
-    }
-
-    /// The file that names the target that was deployed to last.
-    pub fn last_target(&self) -> PathBuf {
-        self.records().join("last-target")
-    }
-
-    fn records(&self) -> PathBuf {
-        self.root.join(".orchestrator").join("deployment-manager")
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Carries out a plan once; gives the plan as `apply` left it. An attempt that was broken off
@@ -61,7 +40,7 @@ impl Workspace {
         apply: impl FnOnce(&mut Plan) -> Result<(), Failure>,
     ) -> Result<Plan, Failure> {
         let log = self.log(key)?;
-        let mut locked = log.lock().map_err(io("lock", log.path()))?;
+        let mut locked = log.lock().map_err(Failure::io("lock", log.path()))?;
         let (mut plan, is_new) = match locked.mark(key) {
             Some(Mark::Done(note)) => return read(note),
             Some(Mark::Begun(note)) => (read(note)?, false),
@@ -71,18 +50,19 @@ impl Workspace {
             }
             None => {
                 let plan = make()?;
-                locked.begin(key, &write(&plan)?).map_err(io("write", log.path()))?;
+                let note = write(&plan)?;
+                locked.begin(key, &note).map_err(Failure::io("write", log.path()))?;
                 (plan, true)
             }
         };
         if let Err(failure) = apply(&mut plan) {
             // Whoever comes again may come with other params, and then needs another plan.
             if is_new && failure.had_no_effect() {
-                locked.forget(key).map_err(io("write", log.path()))?;
+                locked.forget(key).map_err(Failure::io("write", log.path()))?;
             }
             return Err(failure);
         }
-        locked.done(key, &write(&plan)?).map_err(io("write", log.path()))?;
+        locked.done(key, &write(&plan)?).map_err(Failure::io("write", log.path()))?;
         Ok(plan)
     }
 
@@ -95,7 +75,7 @@ impl Workspace {
         undo: impl FnOnce(&Plan) -> Result<Undone, Failure>,
     ) -> Result<Option<Undone>, Failure> {
         let log = self.log(key)?;
-        let mut locked = log.lock().map_err(io("lock", log.path()))?;
+        let mut locked = log.lock().map_err(Failure::io("lock", log.path()))?;
         let undone = match locked.mark(key) {
             Some(Mark::Undone) => return Ok(None),
             Some(Mark::Begun(note) | Mark::Done(note) | Mark::Undoing(Some(note))) => {
@@ -104,31 +84,29 @@ impl Workspace {
             None if was_done => return Err(self.lost()),
             None | Some(Mark::Undoing(None)) => None,
         };
-        locked.undone(key).map_err(io("write", log.path()))?;
+        locked.undone(key).map_err(Failure::io("write", log.path()))?;
         Ok(undone)
     }
 
     fn log(&self, key: &str) -> Result<EffectLog, Failure> {
-        if !self.root.is_absolute() {
-            let message = format!("{VARIABLE} must be an absolute path");
+        if !self.dir.is_absolute() {
+            let message = format!("{} must be an absolute path", self.variable);
             return Err(Failure::permanent(message).no_effect());
         }
-        let path = self.records().join(hash(key) + ".jsonl");
-        EffectLog::open(&path).map_err(io("open", &path))
+        let digest = Sha256::digest(key.as_bytes());
+        let name: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let path = self.dir.join(name + ".jsonl");
+        EffectLog::open(&path).map_err(Failure::io("open", &path))
     }
 
     fn lost(&self) -> Failure {
         Failure::permanent(format!(
-            "the step was done, but {} has no record of it; set {VARIABLE} to the folder under \
-             which it was done",
-            self.records().display()
+            "the step was done, but {} has no record of it; set {} to the folder under which it \
+             was done",
+            self.dir.display(),
+            self.variable
         ))
     }
-}
-
-/// SHA-256 in hexadecimal digits.
-pub fn hash(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn read<Plan: DeserializeOwned>(note: &str) -> Result<Plan, Failure> {
