@@ -1,7 +1,7 @@
 //! Definitions by their hash: texts kept by the store, graphs compiled once and shared.
 
-use std::collections::VecDeque;
 use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use engine::ContentHash;

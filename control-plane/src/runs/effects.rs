@@ -221,8 +221,7 @@ async fn start_child(runs: &Runs, above: &Above, child: &Child) -> Result<Option
     start.priority = above.started.priority;
     start.labels.clone_from(&above.started.labels);
     start.siblings.clone_from(&above.started.siblings);
-    start.parent =
-        Some(Parent { run: above.run, instance: above.instance, depth: above.depth });
+    start.parent = Some(Parent { run: above.run, instance: above.instance, depth: above.depth });
     let mut pause = limits::STORE_RETRY_MIN;
     loop {
         let new = NewRun {
@@ -317,8 +316,7 @@ async fn report_end(
 ) {
     persist(|| {
         let (outputs, error) = (outputs.clone(), error.clone());
-        let command =
-            Command::ChildEnded { instance: parent.instance, status, outputs, error };
+        let command = Command::ChildEnded { instance: parent.instance, status, outputs, error };
         runs.ask(parent.run, command)
     })
     .await;

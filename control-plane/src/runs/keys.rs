@@ -79,12 +79,7 @@ impl Keys {
     }
 
     /// Asks for a key.
-    pub(crate) fn acquire(
-        &self,
-        holder: Holder,
-        acquire: &Acquire,
-        now: Instant,
-    ) -> Vec<Verdict> {
+    pub(crate) fn acquire(&self, holder: Holder, acquire: &Acquire, now: Instant) -> Vec<Verdict> {
         let mut table = lock(&self.table);
         let known = table.of.entry(holder).or_default();
         let entry = (acquire.which, Arc::clone(&acquire.key));

@@ -119,9 +119,7 @@ impl Runs {
         self.send(Envelope { run, ask, reply: Reply::Done(reply) }).await?;
         match wait(answer).await {
             Err(Error::Rejected(Rejection::Repeated)) => Ok(()),
-            Err(Error::Rejected(Rejection::RequestIdReused(id))) => {
-                Err(Error::RequestIdReused(id))
-            }
+            Err(Error::Rejected(Rejection::RequestIdReused(id))) => Err(Error::RequestIdReused(id)),
             other => other,
         }
     }
@@ -225,12 +223,11 @@ impl Shared {
     pub(crate) async fn fold(&self, run: RunId) -> Result<(RunRow, State), Error> {
         let found = self.store.fold(run).await.map_err(unavailable)?;
         let (row, journal) = found.ok_or(Error::NotFound(run))?;
-        let graph = self.definitions.graph(row.definition_hash).await.map_err(|error| {
-            match error {
+        let graph =
+            self.definitions.graph(row.definition_hash).await.map_err(|error| match error {
                 definitions::Error::Store(error) => unavailable(error),
                 other => Error::Stuck(run, other.to_string()),
-            }
-        })?;
+            })?;
         let state = fold(run, graph, &journal).map_err(|why| Error::Stuck(run, why))?;
         Ok((row, state))
     }

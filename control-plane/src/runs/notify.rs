@@ -61,7 +61,9 @@ impl Notifier {
                 );
                 continue;
             };
-            self.post(webhook, message).await.map_err(|why| format!("channel `{channel}`: {why}"))?;
+            self.post(webhook, message)
+                .await
+                .map_err(|why| format!("channel `{channel}`: {why}"))?;
             sent.push(channel.clone());
         }
         Ok((!sent.is_empty()).then_some(sent))

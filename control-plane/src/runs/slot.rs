@@ -161,8 +161,7 @@ pub(crate) fn decide(
             Command::Report(report) => Some(report.key),
             _ => None,
         };
-        let decided =
-            catch_unwind(AssertUnwindSafe(|| engine::decide(&mut state, command, now)));
+        let decided = catch_unwind(AssertUnwindSafe(|| engine::decide(&mut state, command, now)));
         match decided {
             Err(panic) => {
                 replies.into_iter().for_each(|reply: Reply| {

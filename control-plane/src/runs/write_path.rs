@@ -208,9 +208,8 @@ impl WritePath {
             if self.stopping && self.in_commit == 0 {
                 return;
             }
-            let pause = self.timers.first().map(|(at, _)| {
-                crate::clock::until(&*self.shared.clock, *at)
-            });
+            let pause =
+                self.timers.first().map(|(at, _)| crate::clock::until(&*self.shared.clock, *at));
             tokio::select! {
                 biased;
                 Some(outcomes) = committed.recv() => {
@@ -343,8 +342,7 @@ impl WritePath {
             Phase::Idle(state) => {
                 let shared = &self.shared;
                 let now = shared.clock.now();
-                let decided =
-                    slot::decide(state, &mut slot.queue, now, shared.owner, shared.epoch);
+                let decided = slot::decide(state, &mut slot.queue, now, shared.owner, shared.epoch);
                 self.decided(run, decided);
             }
             other => slot.phase = other,
@@ -543,8 +541,7 @@ impl WritePath {
             Ending::RolledBack => "rolled_back",
         };
         metrics::counter!("orchestrator_workflows_total", "status" => status).increment(1);
-        let duration =
-            state.ended_at().unwrap_or_default().since(state.started_at()).as_secs_f64();
+        let duration = state.ended_at().unwrap_or_default().since(state.started_at()).as_secs_f64();
         metrics::histogram!("orchestrator_workflow_duration_seconds").record(duration);
     }
 }
