@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use agent_sdk::{Context, Failure, Json, JsonSchema};
+use project_files::Span;
 use serde::{Deserialize, Serialize};
 
 /// The longest wait.
@@ -18,17 +19,7 @@ pub async fn echo(_: Context, params: Json) -> Result<Json, Failure> {
 #[serde(deny_unknown_fields)]
 pub struct Sleep {
     /// How long: `1s500ms`, `2m`, `1h30m`, or a number of seconds.
-    pub duration: Length,
-}
-
-/// A length of time.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged, expecting = "expected text as `1s500ms`, or a number of seconds")]
-pub enum Length {
-    /// A number of seconds.
-    Seconds(f64),
-    /// Numbers with units: `d`, `h`, `m`, `s`, `ms`.
-    Text(String),
+    pub duration: Span,
 }
 
 /// Output of `sleep`.
@@ -40,7 +31,7 @@ pub struct Slept {
 
 /// Waits; stops at once when it is cancelled.
 pub async fn sleep(context: Context, input: Sleep) -> Result<Slept, Failure> {
-    let duration = input.duration.read().map_err(|reason| {
+    let duration = length(&input.duration).map_err(|reason| {
         Failure::rejected(format!("`duration` is wrong: {reason}"))
             .code("invalid_input")
             .no_effect()
@@ -51,46 +42,12 @@ pub async fn sleep(context: Context, input: Sleep) -> Result<Slept, Failure> {
     }
 }
 
-impl Length {
-    /// The duration, or why it is none.
-    pub fn read(&self) -> Result<Duration, String> {
-        let duration = match self {
-            Self::Seconds(seconds) => Duration::try_from_secs_f64(*seconds)
-                .map_err(|_| format!("{seconds} is no number of seconds that one can wait"))?,
-            Self::Text(text) => parse(text)?,
-        };
-        if duration > SLEEP_MAX {
-            return Err(format!("it is longer than {} days", SLEEP_MAX.as_secs() / 86_400));
-        }
-        Ok(duration)
+fn length(span: &Span) -> Result<Duration, String> {
+    let duration = span.duration_or_zero()?;
+    if duration > SLEEP_MAX {
+        return Err(format!("it is longer than {} days", SLEEP_MAX.as_secs() / 86_400));
     }
-}
-
-fn parse(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no duration; write it as `1s500ms`, `2m` or `1h30m`");
-    let mut rest = text.trim();
-    if rest.is_empty() {
-        return Err(wrong());
-    }
-    let mut whole = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let number: u32 = rest[..digits].parse().map_err(|_| wrong())?;
-        rest = &rest[digits..];
-        let letters = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
-        let unit = match &rest[..letters] {
-            "ms" => Duration::from_millis(1),
-            "s" => Duration::from_secs(1),
-            "m" => Duration::from_secs(60),
-            "h" => Duration::from_secs(3600),
-            "d" => Duration::from_secs(86_400),
-            _ => return Err(wrong()),
-        };
-        rest = &rest[letters..];
-        whole =
-            unit.checked_mul(number).and_then(|part| whole.checked_add(part)).ok_or_else(wrong)?;
-    }
-    Ok(whole)
+    Ok(duration)
 }
 
 /// Params of `fail`.

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::time::Duration;
 
 use agent_sdk::testing::v1::{payload::Data, task_result::Outcome};
 use agent_sdk::testing::{ControlPlane, Harness, task};
@@ -45,14 +44,6 @@ async fn sleep_takes_text_and_seconds() {
         assert_eq!(failure.kind(), Kind::Rejected, "{wrong}");
         assert!(failure.message().contains("`duration`"), "{wrong}: {}", failure.message());
     }
-}
-
-#[test]
-fn durations_add_their_parts_up() {
-    let read = |text: &str| echo_agent::talk::Length::Text(text.to_owned()).read().unwrap();
-    assert_eq!(read("1s500ms"), Duration::from_millis(1500));
-    assert_eq!(read("1h30m"), Duration::from_secs(5400));
-    assert_eq!(read("1d"), Duration::from_secs(86_400));
 }
 
 #[tokio::test]
