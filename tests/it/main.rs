@@ -7,5 +7,8 @@ mod support;
 mod cli; // the command line from outside
 mod contracts; // nothing of the contracts is removed or renumbered
 mod examples; // the three example files as they stand
+mod lifecycle; // runs from start to end on both databases
+mod raw_agent; // an agent written from the .proto alone
 mod recovery; // processes are killed, nothing is lost or done twice
+mod surface; // what the port shows, how the process starts and stops
 mod tidy; // the repository's rules

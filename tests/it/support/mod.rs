@@ -1,5 +1,9 @@
 //! Processes as a user starts them: the binary, a control plane on a free port, agents, clients.
 
+pub(crate) mod client;
+pub(crate) mod http;
+pub(crate) mod raw;
+
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -31,6 +35,7 @@ pub(crate) fn binary() -> &'static Path {
 }
 
 /// A process that is killed when it is dropped.
+#[derive(Debug)]
 pub(crate) struct Process(Child);
 
 impl Process {
@@ -62,6 +67,7 @@ impl Drop for Process {
 }
 
 /// A control plane in a process of its own.
+#[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) process: Process,
     pub(crate) url: String,
@@ -127,8 +133,7 @@ impl Server {
     /// Watches a run to its end.
     pub(crate) async fn wait_for_end(&self, run_id: &str) -> v1::Run {
         let watching = async {
-            let request =
-                v1::WatchRunRequest { run_id: run_id.to_owned(), after_sequence: 0 };
+            let request = v1::WatchRunRequest { run_id: run_id.to_owned(), after_sequence: 0 };
             let stream = self.orchestrator().await.watch_run(request).await.unwrap();
             let mut stream = stream.into_inner();
             let mut last = 0;
@@ -191,4 +196,14 @@ pub(crate) async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
         assert!(began.elapsed() < DEADLINE, "what was waited for does not happen");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// The same for what must be asked.
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(DEADLINE, wait).await.is_ok(), "not in time: {what}");
 }
