@@ -25,6 +25,7 @@ mod decide;
 mod failure;
 mod instance;
 mod lookup;
+mod nearest;
 mod order;
 mod rejection;
 mod rollback;
