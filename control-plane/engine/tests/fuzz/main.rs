@@ -69,6 +69,7 @@ fn fuzz<T>(corpus: &str, words: &str, target: impl Fn(&[u8]) -> T) -> Vec<T> {
     said
 }
 
+#[expect(clippy::print_stdout, reason = "the input that fails must be seen")]
 fn run<T>(target: &impl Fn(&[u8]) -> T, bytes: &[u8], name: &str) -> T {
     match panic::catch_unwind(AssertUnwindSafe(|| target(bytes))) {
         Ok(said) => said,
