@@ -161,8 +161,8 @@ async fn lists_are_filtered_and_wrong_filters_are_refused(world: &World) {
         client.list(filter).await.into_iter().map(|run| run.run_id).collect()
     };
     assert_eq!(ids("workflow=filtered AND status=success").await, well);
-    assert_eq!(ids("workflow=filtered AND status=failure").await, [failed.clone()]);
-    assert_eq!(ids("status=failure AND workflow=filtered").await, [failed.clone()]);
+    assert_eq!(ids("workflow=filtered AND status=failure").await, std::slice::from_ref(&failed));
+    assert_eq!(ids("status=failure AND workflow=filtered").await, std::slice::from_ref(&failed));
     assert_eq!(ids("workflow=filtered AND status=cancelled").await, Vec::<String>::new());
     let listed = client.list("workflow=filtered AND status=failure").await.remove(0);
     let one = client.run(&failed).await;
