@@ -230,9 +230,10 @@ impl<'a> Decider<'a> {
             return Err(Rejection::TooManySignals(self.state.signals_buffered));
         }
         self.emit(Event::SignalReceived { signal: signal.clone(), payload, origin });
-        let waits = |detail: &crate::instance::Detail| matches!(&detail.waiting_for, Some(WaitingFor::Signal(name)) if *name == signal);
         let waiting = self.state.instances.iter().position(|instance| {
-            instance.status == Status::Waiting && instance.detail().is_some_and(waits)
+            let waiting_for = instance.detail().and_then(|detail| detail.waiting_for.as_ref());
+            instance.status == Status::Waiting
+                && matches!(waiting_for, Some(WaitingFor::Signal(name)) if *name == signal)
         });
         if let Some(index) = waiting {
             self.take_signal(InstanceId(u32::try_from(index).unwrap_or(u32::MAX)), &signal);

@@ -132,7 +132,8 @@ async fn a_rollback_goes_to_the_last_checkpoint(world: &World) {
 async fn a_webhook_is_told_and_a_channel_without_one_is_skipped(world: &World) {
     let client = &world.client;
     let yaml = "name: tell\nsteps:\n  - {id: a, agent: echo, action: echo, params: {v: 7}}\n  \
-                - {id: told, notify: {channel: ops, message: 'run ${{ run.id }} has ${{ a.v }}'}}\n  \
+                - {id: told,\n     \
+                notify: {channel: ops, message: 'run ${{ run.id }} has ${{ a.v }}'}}\n  \
                 - {id: untold, notify: {channel: pager, message: hello}}\n  \
                 - {id: plain, notify: ops}\n";
     let id = client.start(yaml).await;

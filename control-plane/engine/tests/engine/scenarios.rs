@@ -32,7 +32,8 @@ fn steps_run_one_after_another_and_see_what_came_before() {
 fn members_run_beside_their_head_and_the_next_step_waits_for_all() {
     let yaml = flow(
         "  - id: a\n    agent: echo\n    action: echo\n    parallel:\n\
-         \x20     - {id: m, agent: echo, action: echo}\n      - {id: n, agent: echo, action: echo}\n\
+         \x20     - {id: m, agent: echo, action: echo}\n\
+         \x20     - {id: n, agent: echo, action: echo}\n\
          \x20 - {id: b, agent: echo, action: echo}\n",
     );
     let world = check(&yaml, Success, "a=success m=success n=success b=success");
@@ -54,7 +55,8 @@ fn a_false_condition_skips_and_what_depends_goes_on() {
 fn a_choice_takes_one_branch_and_shows_the_other_as_skipped() {
     let yaml = flow(
         "  - {id: a, agent: echo, action: echo, params: {error_rate: 0.01}}\n\
-         \x20 - condition: error_rate > 0.05\n    then:\n      - {id: x, agent: echo, action: echo}\n\
+         \x20 - condition: error_rate > 0.05\n    then:\n\
+         \x20     - {id: x, agent: echo, action: echo}\n\
          \x20   else:\n      - {id: y, agent: echo, action: echo, params: {v: 1}}\n",
     );
     let world = check(&yaml, Success, "a=success if=success if.x=skipped if.y=success");
@@ -174,7 +176,8 @@ fn continue_on_error_holds_a_failure_where_it_stands() {
 fn on_failure_sees_what_failed_and_changes_no_status() {
     let yaml = "name: t\nsteps:\n  - {id: a, agent: echo, action: fail, params: {message: boom}}\n\
         error_handling:\n  on_failure:\n\
-        \x20   - {id: log, agent: echo, action: echo, params: {s: '${{ failure.step }}', e: '${{ failure.error }}'}}\n\
+        \x20   - {id: log, agent: echo, action: echo,\n\
+        \x20      params: {s: '${{ failure.step }}', e: '${{ failure.error }}'}}\n\
         \x20   - notify: slack\n";
     let world = check(yaml, Failure, "a=failure on_failure.log=success on_failure.notify=success");
     assert_eq!(world.output("on_failure.log"), json!({"s": "a", "e": "boom"}));
