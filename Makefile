@@ -6,7 +6,7 @@ SHELL := /bin/bash
 CARGO ?= cargo
 EXAMPLE ?= examples/project-build.yml
 
-.PHONY: help build run demo test test-long lint fmt clippy buf tidy verify deny fuzz bench clean check-tools
+.PHONY: help build run up test test-long lint fmt clippy buf tidy verify deny fuzz clean check-tools
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/:.*?## /\t/' | expand -t 12
@@ -44,8 +44,8 @@ clippy:
 buf: ## Lints the contracts, where npm is there
 	scripts/buf-lint.sh
 
-tidy: ## Checks the repository's rules
-	$(CARGO) test --test it -- tidy::
+tidy: ## Checks the repository's rules and that contracts only grow
+	$(CARGO) test --package contracts --test it -- tidy:: contracts::
 
 verify: lint test ## Everything that must be clean before a landing
 
