@@ -63,7 +63,7 @@ pub(crate) struct ServeArgs {
     /// The address to listen on; port 0 picks a free one [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
-    /// The folder of the embedded store [default: ./orchestrator-data]
+    /// The folder of the embedded store [default: .orchestrator]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// Keep everything in this database: postgres://user@host/db or sqlite:/path/file.db
