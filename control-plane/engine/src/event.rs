@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ContentHash, InstanceId, Instant, RunId};
+use crate::id::{InstanceId, Instant, RunId};
 use crate::task::{AgentRef, DeclaredUndo, Json, TaskError};
 
 /// The schema number that this version writes.
@@ -457,16 +457,5 @@ impl Event {
             Self::KeyChanged { n, .. } => *n,
             _ => None,
         }
-    }
-}
-
-/// The definition's hash of a started run.
-impl RunStarted {
-    /// The hash, parsed.
-    ///
-    /// # Errors
-    /// When the text is not a hash.
-    pub fn content_hash(&self) -> Result<ContentHash, String> {
-        self.hash.parse()
     }
 }

@@ -131,11 +131,6 @@ impl Dispatcher {
         self.with(|matcher| matcher.submit(order));
     }
 
-    /// Takes orders, as [`Dispatcher::submit`] does.
-    pub fn submit_all(&self, orders: Vec<TaskOrder>) {
-        self.with(|matcher| orders.into_iter().for_each(|order| matcher.submit(order)));
-    }
-
     /// Takes orders of adopted runs: until the grace is over, each is given only to the agent
     /// that had it and claims it.
     pub fn expect(&self, claims: Vec<TaskOrder>) {
