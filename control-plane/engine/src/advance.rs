@@ -50,7 +50,7 @@ impl Decider<'_> {
             self.state.work.push_back(Work::Scope(scope_id));
             return;
         }
-        if state.paused || state.phase == Phase::Blocked {
+        if state.is_held() {
             return;
         }
         if state.follows_failure(n) {
@@ -419,7 +419,7 @@ impl Decider<'_> {
             let repeat = self.state.repetition(n);
             let count = repeat.items.as_ref().map_or(0, |items| items.len());
             let room = max_parallel.is_none_or(|max| repeat.running < max);
-            if repeat.begun as usize >= count || !room || self.state.paused {
+            if repeat.begun as usize >= count || !room || self.state.is_held() {
                 return;
             }
             if self.transition.events.len() >= limits::EVENTS_PER_DECISION_MAX {
@@ -434,7 +434,7 @@ impl Decider<'_> {
 
     fn pump_while(&mut self, n: InstanceId, condition: &Expression, max_iterations: u32) {
         let repeat = self.state.repetition(n);
-        if repeat.running > 0 || self.state.paused {
+        if repeat.running > 0 || self.state.is_held() {
             return;
         }
         let failed = self.state.instances[n.index()].detail().and_then(|d| d.failed_inner);
@@ -488,11 +488,7 @@ impl Decider<'_> {
             Ok(outputs) => self.end(Ending::Success, outputs),
             Err(error) => {
                 let reason = error.message.clone();
-                self.emit(Event::RunCancelRequested {
-                    reason,
-                    origin: Origin::default(),
-                    error: Some(error),
-                });
+                self.request_stop(reason, Origin::default(), Some(error));
                 self.begin_rollback();
             }
         }
@@ -604,6 +600,11 @@ impl Decider<'_> {
 }
 
 impl State {
+    /// Whether nothing new may begin for now.
+    pub(crate) fn is_held(&self) -> bool {
+        self.paused || self.phase == Phase::Blocked
+    }
+
     /// Whether something above a step keeps anything new from beginning.
     pub(crate) fn is_stopped(&self, n: InstanceId) -> bool {
         match self.parent(n) {

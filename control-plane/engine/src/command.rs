@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::event::{Ending, KeyKind, Origin};
-use crate::id::InstanceId;
+use crate::id::{InstanceId, RunId};
 use crate::task::{Json, TaskReport};
 
 /// Something asked of a run.
@@ -66,6 +66,8 @@ pub enum Command {
     ChildEnded {
         /// The step that waits for it.
         instance: InstanceId,
+        /// Which child: a retried step waits for another one than before.
+        child: RunId,
         /// How it ended.
         status: Ending,
         /// Its outputs.

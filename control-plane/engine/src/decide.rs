@@ -131,8 +131,8 @@ impl<'a> Decider<'a> {
             Command::Pause { reason, origin } => self.pause(reason, origin),
             Command::Resume { origin } => self.resume(origin),
             Command::Retry { origin } => self.retry(origin),
-            Command::ChildEnded { instance, status, outputs, error } => {
-                self.child_ended(instance, status, outputs, error)
+            Command::ChildEnded { instance, child, status, outputs, error } => {
+                self.child_ended(instance, child, status, outputs, error)
             }
             Command::Granted { instance, which } => self.granted(instance, which),
             Command::Refused { instance, reason } => self.refused(instance, reason),
@@ -226,15 +226,16 @@ impl<'a> Decider<'a> {
     fn signal(&mut self, signal: String, payload: Json, origin: Origin) -> Result<(), Rejection> {
         self.not_ended()?;
         check_json(&payload)?;
-        if self.state.signals_buffered >= limits::SIGNALS_BUFFERED_MAX {
-            return Err(Rejection::TooManySignals(self.state.signals_buffered));
-        }
-        self.emit(Event::SignalReceived { signal: signal.clone(), payload, origin });
         let waiting = self.state.instances.iter().position(|instance| {
             let waiting_for = instance.detail().and_then(|detail| detail.waiting_for.as_ref());
             instance.status == Status::Waiting
                 && matches!(waiting_for, Some(WaitingFor::Signal(name)) if *name == signal)
         });
+        // One that is waited for takes no room.
+        if waiting.is_none() && self.state.signals_buffered >= limits::SIGNALS_BUFFERED_MAX {
+            return Err(Rejection::TooManySignals(self.state.signals_buffered));
+        }
+        self.emit(Event::SignalReceived { signal: signal.clone(), payload, origin });
         if let Some(index) = waiting {
             self.take_signal(InstanceId(u32::try_from(index).unwrap_or(u32::MAX)), &signal);
         }
@@ -336,8 +337,15 @@ impl<'a> Decider<'a> {
             return Err(Rejection::State(message.to_owned()));
         }
         self.emit(Event::RunRetried { origin });
-        if !self.state.keys.is_empty() {
-            self.ask_run_keys();
+        self.ask_run_keys();
+        // A block that is taken up again within holds its keys again.
+        for index in 0..self.state.instances.len() {
+            if self.state.instances[index].status == Status::Open {
+                let n = InstanceId(u32::try_from(index).unwrap_or(u32::MAX));
+                for acquire in self.state.acquires(Some(n)) {
+                    self.effect(Effect::Acquire(Box::new(acquire)));
+                }
+            }
         }
         self.rescan();
         Ok(())

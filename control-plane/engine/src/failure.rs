@@ -9,7 +9,7 @@ use crate::decide::{Decider, task_error};
 use crate::effect::Effect;
 use crate::event::{Ending, Event, Origin, SkipReason, Stops, WaitingFor};
 use crate::graph::{Backoff, FailureScope, NodeKind, Retry};
-use crate::id::{InstanceId, Instant};
+use crate::id::{InstanceId, Instant, RunId};
 use crate::instance::{ScopeId, Status};
 use crate::limits;
 use crate::rejection::Rejection;
@@ -214,20 +214,30 @@ impl Decider<'_> {
             return Err(Rejection::State(message.to_owned()));
         }
         let reason = if reason.is_empty() { "cancelled".to_owned() } else { reason };
-        let paused = self.state.paused;
         self.stop_run(reason, origin, None);
-        if paused {
-            self.effect(Effect::Hold(false));
-        }
         Ok(())
     }
 
     /// Stops the whole run; with an error it then counts as failed.
     pub(crate) fn stop_run(&mut self, reason: String, origin: Origin, error: Option<TaskError>) {
-        self.emit(Event::RunCancelRequested { reason: reason.clone(), origin, error });
+        self.request_stop(reason.clone(), origin, error);
         self.cancel_scope(ScopeId(0), &reason);
         if let Some(handler) = self.state.handler {
             self.cancel_scope(handler, &reason);
+        }
+    }
+
+    /// A run that is to stop is not paused any longer: what undoes it must be given out.
+    pub(crate) fn request_stop(
+        &mut self,
+        reason: String,
+        origin: Origin,
+        error: Option<TaskError>,
+    ) {
+        let paused = self.state.paused;
+        self.emit(Event::RunCancelRequested { reason, origin, error });
+        if paused {
+            self.effect(Effect::Hold(false));
         }
     }
 
@@ -243,13 +253,16 @@ impl Decider<'_> {
     pub(crate) fn child_ended(
         &mut self,
         n: InstanceId,
+        child: RunId,
         status: Ending,
         outputs: Option<Json>,
         error: Option<String>,
     ) -> Result<(), Rejection> {
         let instance = self.state.instances.get(n.index()).ok_or(Rejection::TaskNotOut)?;
         let detail = instance.detail();
-        let waits = detail.is_some_and(|d| matches!(d.waiting_for, Some(WaitingFor::Child(_))));
+        let waits = detail.is_some_and(
+            |d| matches!(&d.waiting_for, Some(WaitingFor::Child(awaited)) if awaited.run == child),
+        );
         if !waits || !matches!(instance.status, Status::Waiting | Status::Cancelling) {
             return Err(Rejection::TaskNotOut);
         }

@@ -12,7 +12,7 @@ use crate::graph::NodeKind;
 use crate::id::InstanceId;
 use crate::instance::{ScopeId, Status};
 use crate::limits;
-use crate::state::{Phase, State};
+use crate::state::{Phase, State, Timer};
 use crate::task::{Delivery, Json, Purpose, TaskKey, TaskOrder};
 
 /// How many steps are looked at in search of outputs.
@@ -171,7 +171,9 @@ impl State {
             .node(n)
             .deadline
             .map(|deadline| self.instances[n.index()].ready_at.after(deadline));
+        // Steps of `on_failure` and those of a retried run are not bound by it any more.
         let run = self.graph.deadline.map(|deadline| self.started_at.after(deadline));
+        let run = run.filter(|at| self.timers.contains(&(*at, Timer::Run)));
         [own, run].into_iter().flatten().min()
     }
 

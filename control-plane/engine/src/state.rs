@@ -335,8 +335,11 @@ impl State {
                     detail.error = None;
                 }
                 self.settle(n, Status::Success, at);
-                if matches!(self.node(n).kind, NodeKind::Action(_)) {
-                    self.completions.push(n);
+                match self.node(n).kind {
+                    NodeKind::Action(_) => self.completions.push(n),
+                    // Joined once, not for each step behind that sees it.
+                    NodeKind::Loop { .. } => self.instances[n.index()].output = self.output(n),
+                    _ => {}
                 }
                 if checkpoint.is_some() {
                     self.checkpointed = self.completions.len();
@@ -609,7 +612,11 @@ impl State {
 
     /// Sets back what did not end well, so that the run can go on from there.
     fn reopen(&mut self) {
-        self.phase = Phase::Running;
+        // Its keys were given back when it ended.
+        let blocked = self.graph.concurrency.is_some() || self.graph.rate_limit.is_some();
+        self.phase = if blocked { Phase::Blocked } else { Phase::Running };
+        self.keys.clear();
+        self.paused = false;
         self.stopping = false;
         self.handler_stopping = false;
         self.cancel = None;

@@ -78,7 +78,7 @@ impl Effects {
                 dispatcher.withdraw_run(run);
                 self.runs.tell(self.runs.shared.keys.release_run(run));
                 if let Some(parent) = state.started().parent {
-                    self.tell_parent(parent, status, outputs, error);
+                    self.tell_parent(run, parent, status, outputs, error);
                 }
             }
         }
@@ -104,11 +104,11 @@ impl Effects {
             let parent = Parent { run: above.run, instance, depth: above.depth };
             match start_child(&runs, &above, &child).await {
                 Ok(Some((status, outputs, error))) => {
-                    report_end(&runs, parent, status, outputs, error).await;
+                    report_end(&runs, parent, child.run, status, outputs, error).await;
                 }
                 Ok(None) => {}
                 Err(why) => {
-                    report_end(&runs, parent, Ending::Failure, None, Some(why)).await;
+                    report_end(&runs, parent, child.run, Ending::Failure, None, Some(why)).await;
                 }
             }
         });
@@ -127,13 +127,14 @@ impl Effects {
 
     fn tell_parent(
         &self,
+        child: RunId,
         parent: Parent,
         status: Ending,
         outputs: Option<Json>,
         error: Option<String>,
     ) {
         let runs = self.runs.clone();
-        self.errand(async move { report_end(&runs, parent, status, outputs, error).await });
+        self.errand(async move { report_end(&runs, parent, child, status, outputs, error).await });
     }
 
     fn notify(&self, run: RunId, instance: InstanceId, channels: Vec<String>, message: String) {
@@ -310,13 +311,15 @@ async fn resolve(
 async fn report_end(
     runs: &Runs,
     parent: Parent,
+    child: RunId,
     status: Ending,
     outputs: Option<Json>,
     error: Option<String>,
 ) {
     persist(|| {
         let (outputs, error) = (outputs.clone(), error.clone());
-        let command = Command::ChildEnded { instance: parent.instance, status, outputs, error };
+        let instance = parent.instance;
+        let command = Command::ChildEnded { instance, child, status, outputs, error };
         runs.ask(parent.run, command)
     })
     .await;

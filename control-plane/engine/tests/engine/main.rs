@@ -1,5 +1,6 @@
 //! The engine from outside: definitions are run in a world of scripted agents and virtual time.
 
+mod endings;
 mod properties;
 mod recovery;
 mod scenarios;

@@ -206,6 +206,7 @@ impl World {
                 let output = self.children.get(&child.workflow).cloned();
                 commands.push(Command::ChildEnded {
                     instance,
+                    child: child.run,
                     status: if output.is_some() { Ending::Success } else { Ending::Failure },
                     outputs: output.map(|output| output.to_string().into()),
                     error: Some("no such workflow".to_owned()),

@@ -68,6 +68,7 @@ impl Life {
             18 => Command::Retry { origin: origin(choices) },
             19 => Command::ChildEnded {
                 instance,
+                child: engine::RunId::at_instant(engine::Instant(1), "nobody"),
                 status: choices.one_of(&[Ending::Failure, Ending::Success, Ending::Cancelled]),
                 outputs: choices.one_of(&[None, Some("{\"v\": 1}"), Some("}")]).map(Into::into),
                 error: choices.one_of(&[None, Some("broken")]).map(str::to_owned),
@@ -221,6 +222,7 @@ impl Life {
                 self.children.insert(child.run, instance);
                 Command::ChildEnded {
                     instance,
+                    child: child.run,
                     status: Ending::Success,
                     outputs: Some("{\"v\":1}".into()),
                     error: None,
@@ -228,6 +230,7 @@ impl Life {
             }
             Effect::CancelChild { run, .. } => Command::ChildEnded {
                 instance: self.children[&run],
+                child: run,
                 status: Ending::Cancelled,
                 outputs: None,
                 error: None,
