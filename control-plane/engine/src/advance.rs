@@ -398,14 +398,16 @@ impl Decider<'_> {
             return;
         }
         let stopped = !open || self.state.is_stopped_below(n);
-        if !stopped {
-            match repeat {
-                Repeat::ForEach { max_parallel, .. } => self.pump_items(n, *max_parallel),
-                Repeat::While { condition, max_iterations } => {
-                    self.pump_while(n, condition, *max_iterations);
-                    return;
-                }
+        match repeat {
+            Repeat::ForEach { max_parallel, .. } if !stopped => self.pump_items(n, *max_parallel),
+            // A stopped loop too is asked whether it has come to its end, unless that is plain.
+            Repeat::While { condition, max_iterations }
+                if !stopped || open && !self.state.was_cut_short(n) =>
+            {
+                self.pump_while(n, condition, *max_iterations, stopped);
+                return;
             }
+            _ => {}
         }
         let repeat = self.state.repetition(n);
         let all = repeat.items.as_ref().is_none_or(|items| repeat.begun as usize >= items.len());
@@ -432,9 +434,15 @@ impl Decider<'_> {
         }
     }
 
-    fn pump_while(&mut self, n: InstanceId, condition: &Expression, max_iterations: u32) {
+    fn pump_while(
+        &mut self,
+        n: InstanceId,
+        condition: &Expression,
+        max_iterations: u32,
+        stopped: bool,
+    ) {
         let repeat = self.state.repetition(n);
-        if repeat.running > 0 || self.state.is_held() {
+        if repeat.running > 0 || self.state.is_held() && !stopped {
             return;
         }
         let failed = self.state.instances[n.index()].detail().and_then(|d| d.failed_inner);
@@ -453,6 +461,7 @@ impl Decider<'_> {
                 let error = task_error(FailureKind::Permanent, "max_iterations", &message);
                 self.fail(n, error, None);
             }
+            Ok(true) if stopped => self.cancelled(n),
             Ok(true) => {
                 let step = self.state.path(n);
                 self.emit(Event::IterationStarted { n, step, index });

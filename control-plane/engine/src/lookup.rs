@@ -104,12 +104,17 @@ impl<'a> Names<'a> {
         })
     }
 
-    /// Before the first iteration the body's ids are null.
-    fn is_unborn_body_step(&self, id: &str) -> bool {
-        let (Some(None), Some(n)) = (self.last_iteration, self.instance) else { return false };
+    /// The ids of a loop's body before its first iteration, when all of them are null.
+    fn unborn_body(&self) -> impl Iterator<Item = &'a Arc<str>> {
         let graph = &self.state.graph;
-        let NodeKind::Loop { body, .. } = &self.state.node(n).kind else { return false };
-        graph.list(*body).nodes.iter().any(|&node| &*graph.node(node).id == id)
+        let body = match (self.last_iteration, self.instance) {
+            (Some(None), Some(n)) => match &self.state.node(n).kind {
+                NodeKind::Loop { body, .. } => graph.list(*body).nodes.as_slice(),
+                _ => &[],
+            },
+            _ => &[],
+        };
+        body.iter().map(|&node| &graph.node(node).id)
     }
 
     fn loop_value(&self, name: &str) -> Option<Value> {
@@ -173,12 +178,15 @@ impl<'a> Names<'a> {
     fn all_steps(&self) -> Value {
         let mut object = Map::new();
         let wanted = |id: &str| self.steps.as_ref().is_none_or(|ids| ids.iter().any(|w| w == id));
+        for id in self.unborn_body().filter(|id| wanted(id)) {
+            object.insert(id.to_string(), Value::Null);
+        }
         for scope in self.scopes() {
             let scope = &self.state.scopes[scope.index()];
             let nodes = &self.state.graph.list(scope.list).nodes;
             for (at, &node) in nodes.iter().enumerate() {
                 let id = &self.state.graph.node(node).id;
-                if wanted(id) && !object.contains_key(&**id) && !self.is_unborn_body_step(id) {
+                if wanted(id) && !object.contains_key(&**id) {
                     let n = InstanceId(scope.first + u32::try_from(at).unwrap_or(u32::MAX));
                     object.insert(id.to_string(), self.step_object(n));
                 }
@@ -261,7 +269,7 @@ impl Scope for Names<'_> {
             return Lookup::Found(Arc::new(value));
         }
         // A loop over one step shares its id with that step, and the step is what is meant.
-        if self.is_unborn_body_step(name) {
+        if self.unborn_body().any(|id| &**id == name) {
             return Lookup::Found(Arc::new(Value::Null));
         }
         if let Some(n) = self.find_step(name) {

@@ -142,7 +142,12 @@ impl Decider<'_> {
     pub(crate) fn end_failed(&mut self) {
         let state = &*self.state;
         let undone = state.rollback.as_ref().is_some_and(|rollback| rollback.complete);
-        let late = state.failure.as_ref().is_some_and(|failure| failure.error.code == "deadline");
+        // A step past its own deadline is a failure like any other; that of the run stops the run,
+        // and names no step where none had failed before.
+        let is_late = |error: &TaskError| error.code == "deadline";
+        let stopped = state.cancel.as_ref().and_then(|(_, error)| error.as_ref());
+        let late = stopped.is_some_and(is_late)
+            || state.failure.as_ref().is_some_and(|f| f.step.is_empty() && is_late(&f.error));
         let whole = state.graph.scope == FailureScope::Run && !late;
         self.end(if undone && whole { Ending::RolledBack } else { Ending::Failure }, None);
     }

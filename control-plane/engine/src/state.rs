@@ -477,6 +477,11 @@ impl State {
         self.set_status(n, status);
         let instance = &mut self.instances[n.index()];
         instance.settled_at = at;
+        let owed = instance.detail().and_then(|detail| detail.retry_at);
+        if status != Status::Success && owed.is_some_and(|retry_at| retry_at > at) {
+            // The attempt that was owed is not made any more.
+            instance.attempt -= 1;
+        }
         let node = graph.node(instance.node);
         let scope_id = instance.scope;
         let scope = &mut self.scopes[scope_id.index()];

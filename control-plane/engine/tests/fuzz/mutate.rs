@@ -29,12 +29,7 @@ const BYTES_MAX: usize = 64 * 1024;
 const SPECIAL: &[u8] = b"\0\t\n\r \"#$&'()*+,-.:;<=>?[\\]`{|}~\x7f\x80\xc3\xe2\xf0\xff";
 
 /// A seed, changed in a few places.
-pub(crate) fn mutated(
-    seed: &[u8],
-    other: &[u8],
-    words: &[&str],
-    random: &mut Random,
-) -> Vec<u8> {
+pub(crate) fn mutated(seed: &[u8], other: &[u8], words: &[&str], random: &mut Random) -> Vec<u8> {
     let mut bytes = seed.to_vec();
     for _ in 0..=random.below(6) {
         mutate(&mut bytes, other, words, random);
@@ -61,7 +56,12 @@ fn mutate(bytes: &mut Vec<u8>, other: &[u8], words: &[&str], random: &mut Random
             let to = from + random.below((other.len() - from).min(256) + 1);
             bytes.splice(at..at, other[from..to].iter().copied());
         }
-        6 if !words.is_empty() => {
+        6 if words.is_empty() => {
+            // Input without words is choices: all are made anew.
+            let count = random.below(500);
+            *bytes = (0..count).map(|_| u8::try_from(random.below(256)).unwrap()).collect();
+        }
+        6 => {
             let word = words[random.below(words.len())];
             bytes.splice(at..until.min(at + 8), word.bytes());
         }

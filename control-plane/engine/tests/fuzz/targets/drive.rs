@@ -6,7 +6,9 @@ use std::sync::Arc;
 use engine::event::{Origin, RunStarted};
 use engine::graph::Graph;
 use engine::task::TaskKey;
-use engine::{Command, Effect, Event, Instant, Phase, RunId, RunStatus, State, StepView, Transition};
+use engine::{
+    Command, Effect, Event, Instant, Phase, RunId, RunStatus, State, StepView, Transition,
+};
 
 /// Decisions in a row that only say that there is more to decide.
 const MORE_MAX: usize = 100;
@@ -141,7 +143,8 @@ impl Run {
         self.check_settled(is_retry);
     }
 
-    /// What has settled never changes, except that a retry opens what ended badly.
+    /// What has settled never changes, except that a retry opens what ended badly
+    /// and forgets the steps of `on_failure`.
     fn check_settled(&mut self, is_retry: bool) {
         let steps = self.state.steps();
         let words = ["success", "failure", "skipped", "cancelled"];
@@ -152,7 +155,8 @@ impl Run {
         for (path, was) in &self.settled {
             let is = settled.get(path);
             let kept = is.is_some_and(|is| is == was);
-            let reopened = is_retry && was.status != "success";
+            let handler = path.starts_with("on_failure.");
+            let reopened = is_retry && (was.status != "success" || handler);
             assert!(kept || reopened, "settled step changed: {was:#?} to {is:#?}");
         }
         self.settled = settled;
