@@ -5,7 +5,7 @@ use anyhow::Context as _;
 use control_plane::clock::SystemClock;
 use control_plane::config::{self, LogFormat, Sources};
 use control_plane::control_plane::ControlPlane;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::arguments::{AgentArgs, ServeArgs};
@@ -16,8 +16,9 @@ use crate::telemetry;
 pub(crate) async fn up(args: ServeArgs) -> anyhow::Result<()> {
     let Some(control_plane) = start(args).await? else { return Ok(()) };
     let crew = Crew::connect(&control_plane).await?;
+    let stop = StopSignals::listen()?;
     ready(&control_plane);
-    stop_signal().await?;
+    stop.wait().await;
     crew.stop().await;
     control_plane.stop().await;
     Ok(())
@@ -26,8 +27,9 @@ pub(crate) async fn up(args: ServeArgs) -> anyhow::Result<()> {
 /// Starts the control plane alone.
 pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let Some(control_plane) = start(args).await? else { return Ok(()) };
+    let stop = StopSignals::listen()?;
     ready(&control_plane);
-    stop_signal().await?;
+    stop.wait().await;
     control_plane.stop().await;
     Ok(())
 }
@@ -90,13 +92,29 @@ fn ready(control_plane: &ControlPlane) {
     }
 }
 
-async fn stop_signal() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// What asks the process to stop. Listened to before `ready` is said: whoever is told so may ask
+/// at once, and a signal that nobody listens to would end the process where it stands.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> anyhow::Result<Self> {
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
     }
+
+    async fn wait(mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+async fn stop_signal() -> anyhow::Result<()> {
+    StopSignals::listen()?.wait().await;
     Ok(())
 }
 
