@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 CARGO ?= cargo
 EXAMPLE ?= examples/project-build.yml
+FUZZ_ITERATIONS ?= 50000
 
 .PHONY: help build run up test test-long lint fmt clippy buf tidy verify deny fuzz clean check-tools
 
@@ -48,6 +49,13 @@ tidy: ## Checks the repository's rules and that contracts only grow
 	$(CARGO) test --package contracts --test it -- tidy:: contracts::
 
 verify: lint test ## Everything that must be clean before a landing
+
+fuzz: check-tools ## Runs mutations of the corpus; FUZZ_ITERATIONS sets how many
+	FUZZ_ITERATIONS=$(FUZZ_ITERATIONS) $(CARGO) test --package engine --test fuzz
+	@echo "for fuzzing led by coverage (needs nightly Rust): cargo install cargo-fuzz, then"
+	@echo "  cargo +nightly fuzz run definitions fuzz/corpus/definitions tests/corpus/definitions/valid"
+	@echo "  cargo +nightly fuzz run expressions fuzz/corpus/expressions tests/corpus/expressions"
+	@echo "  cargo +nightly fuzz run decide fuzz/corpus/decide tests/corpus/decide"
 
 deny: ## Checks licences and advisories of the dependencies
 	$(CARGO) deny check

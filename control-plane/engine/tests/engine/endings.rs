@@ -76,7 +76,8 @@ fn a_block_that_is_taken_up_again_holds_its_key_again() {
 
 #[test]
 fn a_run_that_failed_while_it_was_paused_goes_on_when_it_is_retried() {
-    let yaml = "name: t\nsteps:\n  - {id: a, agent: echo, action: fail, params: {kind: permanent}}\n";
+    let yaml =
+        "name: t\nsteps:\n  - {id: a, agent: echo, action: fail, params: {kind: permanent}}\n";
     let mut world = World::new(yaml, &json!({}));
     world.ask(pause()).unwrap();
     world.run();
@@ -120,7 +121,7 @@ fn a_signal_that_is_waited_for_comes_through_however_many_are_kept() {
     }
     assert!(engine::decide(&mut world.state, signal("noise"), world.now).is_err());
     effects(&mut world, signal("go"));
-    assert_eq!(&*world.state.steps()[0].status, "success");
+    assert_eq!(world.state.steps()[0].status, "success");
 }
 
 #[test]

@@ -375,3 +375,63 @@ fn a_loop_over_one_step_reads_its_last_iteration_under_its_own_id() {
     );
     check(&yaml, Success, "poll=success poll[0]=success poll[1]=success poll[2]=success");
 }
+
+#[test]
+fn a_block_whose_failure_cancels_the_rest_of_it_has_failed() {
+    let yaml = format!(
+        "fail_fast: true\n{}",
+        flow(
+            "  - id: all\n    foreach: '[1, 2]'\n    steps:\n\
+             \x20     - {id: a, agent: echo, action: fail, params: {message: boom}}\n"
+        )
+    );
+    check(&yaml, Failure, "all=failure all[0].a=failure all[1].a=cancelled");
+}
+
+#[test]
+fn a_while_that_a_failure_stops_went_well_only_if_it_had_come_to_its_end() {
+    let yaml = flow(
+        "  - {id: w, depends_on: [], while: iteration < 1, steps: [{id: x, wait: 5s}]}\n\
+         \x20 - {id: a, depends_on: [], agent: echo, action: fail}\n",
+    );
+    check(&yaml, Failure, "w=success w[0].x=success a=failure");
+    check(&yaml.replace("< 1", "< 2"), Failure, "w=cancelled w[0].x=success a=failure");
+}
+
+#[test]
+fn the_ids_of_a_body_are_null_before_the_first_iteration_however_they_are_written() {
+    let yaml = flow(
+        "  - id: w-1\n    while: steps[\"w-1\"] == null || steps[\"w-1\"].n < 1\n\
+         \x20   agent: echo\n    action: echo\n    params: {n: '${{ iteration }}'}\n",
+    );
+    check(&yaml, Success, "w-1=success w-1[0]=success w-1[1]=success");
+}
+
+#[test]
+fn a_step_past_its_deadline_is_rolled_back_like_any_failure_and_a_late_run_has_failed() {
+    let steps = "  - {id: a, agent: echo, action: append}\n  - {id: w, wait: 1h, deadline: 10s}\n";
+    let yaml = format!("error_handling: {{rollback: to_start}}\n{}", flow(steps));
+    assert_eq!(check(&yaml, RolledBack, "a=success w=failure").done, ["a", "undo a"]);
+    let late = format!("deadline: 10s\n{}", yaml.replace(", deadline: 10s", ""));
+    assert_eq!(check(&late, Failure, "a=success w=cancelled").done, ["a", "undo a"]);
+}
+
+#[test]
+fn attempts_that_were_not_made_any_more_do_not_count() {
+    let yaml = flow(
+        "  - id: a\n    deadline: 5s\n    agent: echo\n    action: fail\n\
+         \x20   retry: {max_attempts: 3, delay: 1m, jitter: 0}\n",
+    );
+    assert_eq!(check(&yaml, Failure, "a=failure").state.steps()[0].attempts, 1);
+}
+
+#[test]
+fn a_key_that_comes_after_the_end_changes_nothing() {
+    let yaml = format!("rate_limit: {{limit: 1, per: 1s}}\n{}", flow("  - {wait: 1s}\n"));
+    let mut world = World::new(&yaml, &json!({}));
+    world.ask(Command::Cancel { reason: String::new(), origin: Origin::default() }).unwrap();
+    world.run();
+    let (instance, which) = (None, engine::event::KeyKind::Rate);
+    let late = world.ask(Command::Granted { instance, which });
+    assert_eq!(late, Err(engine::Rejection::Ended));
+}
