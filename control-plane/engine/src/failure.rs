@@ -31,15 +31,16 @@ impl Decider<'_> {
             return self.fail(n, error, by);
         };
         let (attempt, fallback) = (instance.attempt, instance.fallback);
+        let tried = attempt - instance.attempts_before;
         let stopped = self.state.is_stopped(n);
         let may_retry =
-            fallback == 0 && attempt < action.retry.max_attempts && allows(&action.retry, &error);
+            fallback == 0 && tried < action.retry.max_attempts && allows(&action.retry, &error);
         let next = if stopped {
             None
         } else if may_retry {
             let delay = match error.retry_after_ms {
                 Some(ms) => Duration::from_millis(ms).min(limits::RETRY_DELAY_MAX),
-                None => delay(&action.retry, attempt, &self.state.idempotency_key(n)),
+                None => delay(&action.retry, tried, &self.state.idempotency_key(n)),
             };
             Some((self.now.after(delay), fallback))
         } else {

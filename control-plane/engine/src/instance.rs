@@ -83,6 +83,9 @@ pub(crate) struct Instance {
     pub(crate) waiting_on: u32,
     /// The attempt that is owed or was made last, from 1; 0: none.
     pub(crate) attempt: u32,
+    /// How many attempts were made before the run was taken up again: they count on, and the
+    /// retry policy begins anew.
+    pub(crate) attempts_before: u32,
     /// How many of the fallback agents have been turned to.
     pub(crate) fallback: u32,
     pub(crate) ready_at: Instant,

@@ -270,7 +270,7 @@ impl State {
             Event::StepQueued { input, .. } => {
                 self.activate(n, Status::Queued, at);
                 let instance = &mut self.instances[n.index()];
-                instance.attempt = 1;
+                instance.attempt = instance.attempts_before + 1;
                 if input.is_some() {
                     instance.detail_mut().input.clone_from(input);
                 }
@@ -575,6 +575,7 @@ impl State {
                 status: Status::Pending,
                 waiting_on: u32::try_from(waiting_on).unwrap_or(u32::MAX),
                 attempt: 0,
+                attempts_before: 0,
                 fallback: 0,
                 ready_at: Instant::default(),
                 settled_at: Instant::default(),
@@ -656,7 +657,11 @@ impl State {
         let detail = instance.detail.take().map(|detail| *detail).unwrap_or_default();
         let was_open = !detail.scopes.is_empty() || detail.repeat.is_some();
         instance.output = None;
-        instance.attempt = 0;
+        if instance.status == Status::NotStarted {
+            // Nobody had the attempt that was owed.
+            instance.attempt = instance.attempt.saturating_sub(1);
+        }
+        instance.attempts_before = instance.attempt;
         instance.fallback = 0;
         if was_open {
             instance.status = Status::Open;
