@@ -2,10 +2,13 @@
 
 #![no_main]
 
-#[path = "../../control-plane/engine/tests/fuzz/targets/mod.rs"]
-#[expect(unused_imports, reason = "each fuzzer runs one of the targets")]
-mod targets;
+#[path = "../../control-plane/engine/tests/fuzz/targets/decide.rs"]
+mod decide;
+#[path = "../../control-plane/engine/tests/fuzz/targets/drive.rs"]
+mod drive;
+#[path = "../../control-plane/engine/tests/fuzz/targets/grammar.rs"]
+mod grammar;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    targets::decide(bytes);
+    decide::decide(bytes);
 });

@@ -2,10 +2,9 @@
 
 #![no_main]
 
-#[path = "../../control-plane/engine/tests/fuzz/targets/mod.rs"]
-#[expect(unused_imports, reason = "each fuzzer runs one of the targets")]
-mod targets;
+#[path = "../../control-plane/engine/tests/fuzz/targets/definition.rs"]
+mod definition;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    targets::definition(bytes);
+    definition::definition(bytes);
 });
