@@ -112,6 +112,8 @@ pub const EVENTS_PER_TRANSITION_MAX: usize = 5_000;
 pub const BATCH_TRANSITIONS_MAX: usize = store::limits::BATCH_TRANSITIONS_MAX;
 /// How many bytes of journal bodies one commit may hold before a further transition is left over.
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How many events one commit may hold before a further transition is left over.
+pub const BATCH_EVENTS_MAX: usize = store::limits::BATCH_EVENTS_MAX / 2;
 /// How many runs are folded from the store at once.
 pub const LOADS_MAX: usize = 32;
 /// How many runs may be under way at once; more starts are refused for a while.

@@ -59,11 +59,15 @@ async fn run(
 
 async fn next_batch(queue: &mut mpsc::Receiver<Box<Commit>>) -> Vec<Commit> {
     let Some(first) = queue.recv().await else { return Vec::new() };
-    let mut bytes = size(&first);
+    let (mut bytes, mut events) = (size(&first), first.events.len());
     let mut batch = vec![*first];
-    while batch.len() < limits::BATCH_TRANSITIONS_MAX && bytes < limits::BATCH_BYTES_MAX {
+    while batch.len() < limits::BATCH_TRANSITIONS_MAX
+        && bytes < limits::BATCH_BYTES_MAX
+        && events < limits::BATCH_EVENTS_MAX
+    {
         let Ok(next) = queue.try_recv() else { break };
         bytes += size(&next);
+        events += next.events.len();
         batch.push(*next);
     }
     batch

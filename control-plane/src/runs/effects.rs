@@ -1,6 +1,7 @@
 //! Carries out what was decided, once it is durable. Everything here can be done twice.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 
 use engine::effect::Acquire;
 use engine::event::{Child, Ending, Origin, Parent};
@@ -10,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::keys::{Holder, Verdict};
-use super::{Error, NewRun, Notifier, Runs, Started, started};
+use super::{Error, NewRun, Notifier, Runs, Started, lock, started};
 use crate::limits;
 
 /// Carries out effects.
@@ -19,11 +20,27 @@ pub(crate) struct Effects {
     notifier: Notifier,
     /// Errands are what must wait for something: child runs, notifications.
     errands: Arc<Semaphore>,
+    /// The child runs that are being started.
+    starting: Arc<Mutex<HashMap<RunId, Starting>>>,
+}
+
+/// A child run that is being started.
+#[derive(Default)]
+struct Starting {
+    /// How many errands are about it.
+    errands: usize,
+    /// It is to be cancelled as soon as it is there, and why.
+    cancel: Option<String>,
 }
 
 impl Effects {
     pub(crate) fn new(runs: Runs, notifier: Notifier) -> Self {
-        Self { runs, notifier, errands: Arc::new(Semaphore::new(limits::ERRANDS_MAX)) }
+        Self {
+            runs,
+            notifier,
+            errands: Arc::new(Semaphore::new(limits::ERRANDS_MAX)),
+            starting: Arc::default(),
+        }
     }
 
     /// Carries out the effects of a transition.
@@ -37,19 +54,41 @@ impl Effects {
     }
 
     /// Carries out everything that a run owes which was just taken over: its tasks may still be
-    /// at agents that come back.
-    pub(crate) fn carry_out_adopted(&self, state: &State) {
-        let mut orders = Vec::new();
-        let mut others = Vec::new();
+    /// at agents that come back. What this process did for it before, on the word of a state
+    /// that is gone, is made to fit. `decided` are the effects of the same transition.
+    pub(crate) fn carry_out_adopted(&self, state: &State, decided: Vec<Effect>) {
+        let run = state.id();
+        let (mut orders, mut others, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
+        let mut held = false;
         for effect in state.pending_effects() {
+            match &effect {
+                Effect::Acquire(acquire) => wanted.push(acquire.instance),
+                Effect::Hold(hold) => held = *hold,
+                _ => {}
+            }
             match effect {
                 Effect::Dispatch(order) => orders.push(*order),
                 other => others.push(other),
             }
         }
+        self.runs.shared.dispatcher.hold_run(run, held);
+        self.runs.tell(self.runs.shared.keys.keep(run, &wanted));
         self.runs.shared.dispatcher.expect(orders);
         for effect in others {
             self.carry_out_one(state, effect);
+        }
+        // Of what was decided just now, these follow from no state.
+        for effect in decided {
+            if matches!(effect, Effect::Proceed { .. } | Effect::Ended { .. }) {
+                self.carry_out_one(state, effect);
+            }
+        }
+    }
+
+    /// Carries out the end of a run that ended durably, though nobody was told so.
+    pub(crate) fn carry_out_end(&self, state: &State) {
+        if let Some((status, outputs, error)) = end_of(state) {
+            self.carry_out_one(state, Effect::Ended { status, outputs, error });
         }
     }
 
@@ -100,14 +139,19 @@ impl Effects {
             depth: state.started().parent.map_or(0, |parent| parent.depth) + 1,
             started: state.started().clone(),
         };
+        let starting = Arc::clone(&self.starting);
+        lock(&starting).entry(child.run).or_default().errands += 1;
         self.errand(async move {
             let parent = Parent { run: above.run, instance, depth: above.depth };
-            match start_child(&runs, &above, &child).await {
-                Ok(Some((status, outputs, error))) => {
+            let started = start_child(&runs, &above, &child).await;
+            let cancel = started_or_not(&mut lock(&starting), child.run);
+            match (started, cancel) {
+                (Ok(Some((status, outputs, error))), _) => {
                     report_end(&runs, parent, child.run, status, outputs, error).await;
                 }
-                Ok(None) => {}
-                Err(why) => {
+                (Ok(None), Some(reason)) => cancel_child(&runs, child.run, reason).await,
+                (Ok(None), None) => {}
+                (Err(why), _) => {
                     report_end(&runs, parent, child.run, Ending::Failure, None, Some(why)).await;
                 }
             }
@@ -115,14 +159,12 @@ impl Effects {
     }
 
     fn cancel_child(&self, child: RunId, reason: String) {
+        if let Some(starting) = lock(&self.starting).get_mut(&child) {
+            starting.cancel = Some(reason);
+            return;
+        }
         let runs = self.runs.clone();
-        self.errand(async move {
-            let origin = Origin { actor: "parent".to_owned(), request: None };
-            persist(|| {
-                runs.ask(child, Command::Cancel { reason: reason.clone(), origin: origin.clone() })
-            })
-            .await;
-        });
+        self.errand(async move { cancel_child(&runs, child, reason).await });
     }
 
     fn tell_parent(
@@ -203,6 +245,23 @@ struct Above {
     started: engine::event::RunStarted,
 }
 
+/// An errand is over that was to start a child; gives why the child is to be cancelled, if it is.
+fn started_or_not(starting: &mut HashMap<RunId, Starting>, child: RunId) -> Option<String> {
+    let entry = starting.get_mut(&child)?;
+    entry.errands -= 1;
+    let cancel = entry.cancel.clone();
+    if entry.errands == 0 {
+        starting.remove(&child);
+    }
+    cancel
+}
+
+async fn cancel_child(runs: &Runs, child: RunId, reason: String) {
+    let origin = Origin { actor: "parent".to_owned(), request: None };
+    persist(|| runs.ask(child, Command::Cancel { reason: reason.clone(), origin: origin.clone() }))
+        .await;
+}
+
 type End = (Ending, Option<Json>, Option<String>);
 
 /// Starts a child run; gives how it ended if it has ended already.
@@ -243,21 +302,24 @@ async fn start_child(runs: &Runs, above: &Above, child: &Child) -> Result<Option
     }
 }
 
+/// How a run ended, if it has.
+fn end_of(state: &State) -> Option<End> {
+    let engine::RunStatus::Ended(ended) = state.status() else { return None };
+    let status = match ended {
+        engine::EndedStatus::Success => Ending::Success,
+        engine::EndedStatus::Failure => Ending::Failure,
+        engine::EndedStatus::Cancelled => Ending::Cancelled,
+        engine::EndedStatus::RolledBack => Ending::RolledBack,
+    };
+    let error = state.failure().1.map(ToOwned::to_owned);
+    Some((status, state.outputs().cloned(), error))
+}
+
 async fn ended_before(runs: &Runs, child: RunId) -> Result<Option<End>, String> {
     let mut pause = limits::STORE_RETRY_MIN;
     loop {
         match runs.read(child).await {
-            Ok((_, state)) => {
-                let engine::RunStatus::Ended(ended) = state.status() else { return Ok(None) };
-                let status = match ended {
-                    engine::EndedStatus::Success => Ending::Success,
-                    engine::EndedStatus::Failure => Ending::Failure,
-                    engine::EndedStatus::Cancelled => Ending::Cancelled,
-                    engine::EndedStatus::RolledBack => Ending::RolledBack,
-                };
-                let error = state.failure().1.map(ToOwned::to_owned);
-                return Ok(Some((status, state.outputs().cloned(), error)));
-            }
+            Ok((_, state)) => return Ok(end_of(&state)),
             Err(Error::Unavailable(_)) => {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(limits::STORE_RETRY_MAX);

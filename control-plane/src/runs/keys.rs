@@ -3,7 +3,7 @@
 //! Grants stand in the journals of the runs that hold them; this table is made anew from those
 //! when a process starts, and grants nothing to who waits until all holders have come back.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::lock;
 use crate::limits;
 
 /// Who holds a key or waits for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Holder {
     pub(crate) run: RunId,
     pub(crate) instance: Option<InstanceId>,
@@ -43,8 +43,8 @@ struct Table {
     recovered: bool,
     concurrency: HashMap<Arc<str>, Concurrency>,
     rates: HashMap<Arc<str>, Rate>,
-    /// Which keys a holder has or waits for.
-    of: HashMap<Holder, Vec<(KeyKind, Arc<str>)>>,
+    /// Which keys a holder has or waits for; those of one run stand together.
+    of: BTreeMap<Holder, Vec<(KeyKind, Arc<str>)>>,
 }
 
 #[derive(Debug, Default)]
@@ -52,7 +52,14 @@ struct Concurrency {
     holders: VecDeque<Holder>,
     /// Who was told to stop for another.
     displaced: Vec<Holder>,
-    waiting: VecDeque<(Holder, u32)>,
+    waiting: VecDeque<Waiting>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    holder: Holder,
+    limit: u32,
+    on_conflict: OnConflict,
 }
 
 #[derive(Debug)]
@@ -108,9 +115,12 @@ impl Keys {
             match which {
                 KeyKind::Concurrency => {
                     if let Some(entry) = table.concurrency.get_mut(&key) {
+                        let held = entry.holders.len();
                         entry.holders.retain(|other| *other != holder);
                         entry.displaced.retain(|other| *other != holder);
-                        entry.waiting.retain(|(other, _)| *other != holder);
+                        if entry.holders.len() == held {
+                            entry.waiting.retain(|waiting| waiting.holder != holder);
+                        }
                     }
                     verdicts.extend(table.grant_concurrency(&key));
                 }
@@ -126,17 +136,27 @@ impl Keys {
 
     /// Gives back all that a run and its steps have or wait for.
     pub(crate) fn release_run(&self, run: RunId) -> Vec<Verdict> {
-        let holders: Vec<Holder> = {
+        self.keep(run, &[])
+    }
+
+    /// Gives back all that a run and its steps have or wait for, but for what these have.
+    pub(crate) fn keep(&self, run: RunId, wanted: &[Option<InstanceId>]) -> Vec<Verdict> {
+        let first = Holder { run, instance: None };
+        let last = Holder { run, instance: Some(InstanceId(u32::MAX)) };
+        let over: Vec<Holder> = {
             let table = lock(&self.table);
-            table.of.keys().filter(|holder| holder.run == run).copied().collect()
+            let all = table.of.range(first..=last).map(|(holder, _)| *holder);
+            all.filter(|holder| !wanted.contains(&holder.instance)).collect()
         };
-        holders.into_iter().flat_map(|holder| self.release(holder)).collect()
+        over.into_iter().flat_map(|holder| self.release(holder)).collect()
     }
 
     /// All runs of a former life have come back: those who wait may be granted what is free.
     pub(crate) fn recovered(&self) -> Vec<Verdict> {
         let mut table = lock(&self.table);
         table.recovered = true;
+        // Who waits for a rate limit is looked at from now on.
+        self.changed.notify_one();
         let keys: Vec<Arc<str>> = table.concurrency.keys().cloned().collect();
         keys.iter().flat_map(|key| table.grant_concurrency(key)).collect()
     }
@@ -178,33 +198,18 @@ impl Table {
         }
         let limit = acquire.limit as usize;
         let full = entry.holders.len() >= limit;
-        let mut verdicts = Vec::new();
-        if full && self.recovered {
-            match acquire.on_conflict {
-                OnConflict::Queue => {}
-                OnConflict::Reject => {
-                    let reason = format!(
-                        "concurrency key `{}` is taken by {} already",
-                        acquire.key,
-                        entry.holders.len()
-                    );
-                    self.of.remove(&holder);
-                    return vec![refused(holder, &reason)];
-                }
-                OnConflict::CancelRunning => {
-                    let oldest = entry.holders.iter().find(|h| !entry.displaced.contains(h));
-                    if let Some(&oldest) = oldest {
-                        entry.displaced.push(oldest);
-                        let key = Arc::clone(&acquire.key);
-                        let command = Command::Displaced { instance: oldest.instance, key };
-                        verdicts.push(Verdict { run: oldest.run, command });
-                    }
-                }
-            }
+        if full && self.recovered && acquire.on_conflict == OnConflict::Reject {
+            let reason = format!(
+                "concurrency key `{}` is taken by {} already",
+                acquire.key,
+                entry.holders.len()
+            );
+            self.of.remove(&holder);
+            return vec![refused(holder, &reason)];
         }
-        entry.waiting.push_back((holder, acquire.limit));
-        verdicts.extend(self.grant_concurrency(&acquire.key));
-        verdicts
+        let on_conflict = acquire.on_conflict;
+        entry.waiting.push_back(Waiting { holder, limit: acquire.limit, on_conflict });
+        self.grant_concurrency(&acquire.key)
     }
 
     fn grant_concurrency(&mut self, key: &Arc<str>) -> Vec<Verdict> {
@@ -213,7 +218,7 @@ impl Table {
             return verdicts;
         }
         let Some(entry) = self.concurrency.get_mut(key) else { return verdicts };
-        while let Some(&(holder, limit)) = entry.waiting.front() {
+        while let Some(&Waiting { holder, limit, .. }) = entry.waiting.front() {
             if entry.holders.len() >= limit as usize {
                 break;
             }
@@ -221,6 +226,7 @@ impl Table {
             entry.holders.push_back(holder);
             verdicts.push(granted(holder, KeyKind::Concurrency));
         }
+        entry.displace(key, &mut verdicts);
         if entry.holders.is_empty() && entry.waiting.is_empty() {
             self.concurrency.remove(key);
         }
@@ -245,6 +251,27 @@ impl Table {
         rate.per = per;
         rate.waiting.push_back(holder);
         if recovered { rate.grant(now) } else { Vec::new() }
+    }
+}
+
+impl Concurrency {
+    /// For each who waits and wants a holder to stop, the oldest that was not told yet is told.
+    fn displace(&mut self, key: &Arc<str>, verdicts: &mut Vec<Verdict>) {
+        let Self { holders, displaced, waiting } = self;
+        let demands = |waiting: &&Waiting| waiting.on_conflict == OnConflict::CancelRunning;
+        // No more are counted than there are holders to be told.
+        let demands = waiting.iter().filter(demands).take(holders.len()).count();
+        for &oldest in holders.iter() {
+            if displaced.len() >= demands {
+                return;
+            }
+            if !displaced.contains(&oldest) {
+                displaced.push(oldest);
+                let command =
+                    Command::Displaced { instance: oldest.instance, key: Arc::clone(key) };
+                verdicts.push(Verdict { run: oldest.run, command });
+            }
+        }
     }
 }
 
@@ -368,5 +395,51 @@ mod tests {
         assert_eq!(none, []);
         let (granted, _) = keys.tick(next.unwrap().after(Duration::from_secs(5)));
         assert_eq!(who(&granted), [holder(3).run]);
+    }
+
+    #[test]
+    fn each_of_several_newcomers_has_the_one_before_it_stop() {
+        let keys = Keys::new();
+        let now = Instant(0);
+        let cancels = wanted(1, OnConflict::CancelRunning);
+        keys.acquire(holder(1), &Acquire { held: true, ..cancels.clone() }, now);
+        // The conflict stood before the process was started anew.
+        assert_eq!(keys.acquire(holder(2), &cancels, now), []);
+        assert_eq!(who(&keys.recovered()), [holder(1).run]);
+        assert_eq!(keys.acquire(holder(3), &cancels, now), []);
+        let next = keys.release(holder(1));
+        assert!(matches!(next[0].command, Command::Granted { .. }));
+        assert!(matches!(next[1].command, Command::Displaced { .. }));
+        assert_eq!(who(&next), [holder(2).run, holder(2).run]);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_rate_limit_is_looked_at_when_all_have_come_back() {
+        let keys = Keys::new();
+        let rate = Acquire {
+            which: KeyKind::Rate,
+            per: Some(Duration::from_secs(1)),
+            ..wanted(1, OnConflict::Queue)
+        };
+        keys.acquire(holder(1), &rate, Instant(0));
+        keys.changed.notified().await;
+        assert_eq!(keys.tick(Instant(0)), (Vec::new(), None), "not yet");
+        keys.recovered();
+        let told = tokio::time::timeout(Duration::from_secs(5), keys.changed.notified()).await;
+        assert!(told.is_ok(), "the ticker looks again");
+        assert!(keys.tick(Instant(0)).1.is_some());
+    }
+
+    #[test]
+    fn a_run_gives_back_what_it_does_not_want_any_more() {
+        let keys = Keys::new();
+        keys.recovered();
+        let one = wanted(1, OnConflict::Queue);
+        let run = holder(1).run;
+        let step = |n| Holder { run, instance: Some(InstanceId(n)) };
+        keys.acquire(step(1), &one, Instant(0));
+        keys.acquire(holder(2), &one, Instant(0));
+        assert_eq!(keys.keep(run, &[Some(InstanceId(1))]), []);
+        assert_eq!(who(&keys.keep(run, &[None])), [holder(2).run]);
     }
 }

@@ -63,7 +63,7 @@ impl Reply {
         }
     }
 
-    fn reject(self, rejection: Rejection, settled: bool) {
+    pub(crate) fn reject(self, rejection: Rejection, settled: bool) {
         match self {
             Self::Report(answer) => {
                 answer.send(if settled { ReportAck::Duplicate } else { ReportAck::LeaseLost });
@@ -88,6 +88,8 @@ pub(crate) struct Flight {
     pub(crate) state: State,
     pub(crate) effects: Vec<Effect>,
     pub(crate) replies: Vec<Reply>,
+    /// What was refused, perhaps because of what is not durable yet.
+    pub(crate) rejections: Vec<Rejected>,
     pub(crate) adopted: bool,
     pub(crate) more: bool,
     pub(crate) ended: Option<Ending>,
@@ -95,17 +97,46 @@ pub(crate) struct Flight {
     pub(crate) request: Option<(String, ContentHash)>,
 }
 
+/// A command that was refused, and whether that is because its task has settled.
+pub(crate) struct Rejected {
+    reply: Reply,
+    rejection: Rejection,
+    settled: bool,
+}
+
+impl Rejected {
+    pub(crate) fn answer(self) {
+        self.reply.reject(self.rejection, self.settled);
+    }
+}
+
+impl Flight {
+    /// All who wait for an answer.
+    pub(crate) fn askers(&mut self) -> impl Iterator<Item = Reply> + use<> {
+        let rejected = std::mem::take(&mut self.rejections).into_iter();
+        std::mem::take(&mut self.replies).into_iter().chain(rejected.map(|other| other.reply))
+    }
+}
+
 /// A run in memory.
 pub(crate) struct Slot {
     pub(crate) phase: Phase,
     pub(crate) queue: VecDeque<Envelope>,
     pub(crate) timer: Option<Instant>,
+    /// It is read again because nobody knows whether its last transition was written.
+    pub(crate) unsure: bool,
 }
 
 impl Slot {
     pub(crate) fn loading() -> Self {
-        Self { phase: Phase::Loading, queue: VecDeque::new(), timer: None }
+        Self { phase: Phase::Loading, queue: VecDeque::new(), timer: None, unsure: false }
     }
+}
+
+/// Takes out of a queue the first start and all behind it.
+pub(crate) fn split_at_start(queue: &mut VecDeque<Envelope>) -> Vec<Envelope> {
+    let first = queue.iter().position(|envelope| matches!(envelope.ask, Ask::Start(_)));
+    queue.split_off(first.unwrap_or(queue.len())).into()
 }
 
 /// What came of deciding.
@@ -132,6 +163,7 @@ pub(crate) fn decide(
     let mut events: Vec<Event> = Vec::new();
     let mut effects = Vec::new();
     let mut replies = Vec::new();
+    let mut rejections = Vec::new();
     let (mut adopted, mut more, mut count) = (false, false, 0);
     while count < limits::COMMANDS_PER_TRANSITION_MAX
         && events.len() < limits::EVENTS_PER_TRANSITION_MAX
@@ -153,7 +185,7 @@ pub(crate) fn decide(
             }
             Ask::Inquire(key) => {
                 let settled = state.is_task_settled(&key);
-                reply.reject(Rejection::TaskNotOut, settled);
+                rejections.push(Rejected { reply, rejection: Rejection::TaskNotOut, settled });
                 continue;
             }
         };
@@ -164,7 +196,8 @@ pub(crate) fn decide(
         let decided = catch_unwind(AssertUnwindSafe(|| engine::decide(&mut state, command, now)));
         match decided {
             Err(panic) => {
-                replies.into_iter().for_each(|reply: Reply| {
+                let rejected = rejections.into_iter().map(|other: Rejected| other.reply);
+                replies.into_iter().chain(rejected).for_each(|reply: Reply| {
                     reply.refuse(Error::Stuck(run, "the engine failed".to_owned()));
                 });
                 reply.refuse(Error::Stuck(run, "the engine failed".to_owned()));
@@ -172,14 +205,7 @@ pub(crate) fn decide(
             }
             Ok(Err(rejection)) => {
                 let settled = task.is_some_and(|key| state.is_task_settled(&key));
-                // What was settled in this very transition is not durable yet.
-                if events.is_empty() || !settled {
-                    reply.reject(rejection, settled);
-                } else if let Reply::Report(answer) = reply {
-                    drop(answer);
-                } else {
-                    reply.reject(rejection, settled);
-                }
+                rejections.push(Rejected { reply, rejection, settled });
             }
             Ok(Ok(transition)) => {
                 events.extend(transition.events);
@@ -192,11 +218,14 @@ pub(crate) fn decide(
     if events.is_empty() {
         let run = state.id();
         replies.into_iter().for_each(|reply| reply.done(run));
+        rejections.into_iter().for_each(Rejected::answer);
         return Decided::Nothing(state, effects);
     }
     let commit = commit_of(&state, before, now, owner, &events, None);
     let ended = ending(&events);
-    let flight = Flight { state: *state, effects, replies, adopted, more, ended, request: None };
+    let state = *state;
+    let flight =
+        Flight { state, effects, replies, rejections, adopted, more, ended, request: None };
     pack(flight, commit)
 }
 
@@ -235,6 +264,7 @@ pub(crate) fn decide_start(new: NewRun, reply: Reply, now: Instant, owner: Owner
                 state,
                 effects: transition.effects,
                 replies: vec![reply],
+                rejections: Vec::new(),
                 adopted: false,
                 more: transition.more,
                 ended: ending(&transition.events),

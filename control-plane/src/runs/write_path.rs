@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use engine::event::Ending;
 use engine::task::TaskKey;
-use engine::{Command, Effect, Instant, RunId, State};
+use engine::{Command, Instant, Rejection, RunId, State};
 use store::{Commit, Outcome, OwnerId, Store};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -165,15 +165,38 @@ impl Runs {
                 }
                 answers.push(answer);
             }
-            for answer in answers {
-                if let Ok(Err(error)) = answer.await {
-                    tracing::error!(%error, "a run could not be taken over");
-                }
+            for (row, answer) in page.iter().zip(answers) {
+                self.adopted(row.run_id, answer).await;
                 count += 1;
             }
         }
         self.tell(self.shared.keys.recovered());
         Ok(count)
+    }
+
+    /// Waits until a run is taken over, asking again for as long as the store cannot do it: the
+    /// keys that it holds are its own until then.
+    async fn adopted(&self, run: RunId, answer: oneshot::Receiver<Result<(), Error>>) {
+        let (mut answer, mut pause) = (answer, limits::STORE_RETRY_MIN);
+        loop {
+            match answer.await {
+                Ok(Err(Error::Unavailable(_) | Error::Overloaded(_))) => {}
+                Ok(Err(Error::Rejected(Rejection::Ended) | Error::NotFound(_))) => return,
+                Ok(Err(error)) => {
+                    tracing::error!(%error, "a run could not be taken over");
+                    return;
+                }
+                Ok(Ok(())) | Err(_) => return,
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(limits::STORE_RETRY_MAX);
+            let (reply, again) = oneshot::channel();
+            let envelope = Envelope { run, ask: Ask::Adopt, reply: Reply::Done(reply) };
+            if self.inbox.send(envelope).await.is_err() {
+                return;
+            }
+            answer = again;
+        }
     }
 }
 
@@ -222,7 +245,7 @@ impl WritePath {
                     if count == 0 {
                         self.stopping = true;
                     }
-                    self.accept_all(&mut envelopes);
+                    self.accept_all(envelopes.drain(..));
                 }
                 () = shutdown.cancelled(), if !self.stopping => self.stopping = true,
                 () = tokio::time::sleep(pause.unwrap_or_default()),
@@ -232,9 +255,9 @@ impl WritePath {
     }
 
     /// Queues what came, then decides once for each run that it came for.
-    fn accept_all(&mut self, envelopes: &mut Vec<Envelope>) {
-        let mut runs = Vec::with_capacity(envelopes.len());
-        for envelope in envelopes.drain(..) {
+    fn accept_all(&mut self, envelopes: impl IntoIterator<Item = Envelope>) {
+        let mut runs = Vec::new();
+        for envelope in envelopes {
             let run = envelope.run;
             if self.accept(envelope) && runs.last() != Some(&run) {
                 runs.push(run);
@@ -313,6 +336,11 @@ impl WritePath {
         let Some(slot) = self.slots.get_mut(&run) else { return };
         match state {
             Ok(state) => {
+                if std::mem::take(&mut slot.unsure) && state.phase() == engine::Phase::Ended {
+                    // It was written that the run ended, and nobody was told.
+                    self.shared.wake(run, state.version());
+                    self.effects.carry_out_end(&state);
+                }
                 let adopts =
                     slot.queue.front().is_some_and(|front| matches!(front.ask, Ask::Adopt));
                 if state.phase() != engine::Phase::Ended && !adopts {
@@ -323,10 +351,16 @@ impl WritePath {
                 self.pump(run);
             }
             Err(error) => {
+                let starts = match error {
+                    Error::NotFound(_) => slot::split_at_start(&mut slot.queue),
+                    _ => Vec::new(),
+                };
                 if let Error::Stuck(_, why) = &error {
                     self.quarantine(run, why);
                 }
                 self.drop_slot(run, &error);
+                // Its first start was lost; another came meanwhile.
+                self.accept_all(starts);
             }
         }
     }
@@ -353,6 +387,7 @@ impl WritePath {
         match decided {
             Decided::Nothing(state, effects) => {
                 self.effects.carry_out(&state, effects);
+                self.arm(run, state.next_wakeup());
                 if let Some(slot) = self.slots.get_mut(&run) {
                     slot.phase = Phase::Idle(state);
                     if !slot.queue.is_empty() {
@@ -381,14 +416,15 @@ impl WritePath {
     fn committed(&mut self, run: RunId, outcome: Result<Outcome, Fault>) {
         self.in_commit -= 1;
         let Some(slot) = self.slots.get_mut(&run) else { return };
-        let Phase::Committing(flight) = std::mem::replace(&mut slot.phase, Phase::Loading) else {
+        let Phase::Committing(mut flight) = std::mem::replace(&mut slot.phase, Phase::Loading)
+        else {
             return;
         };
         match outcome {
             Ok(Outcome::Committed) => self.durable(run, *flight),
             Ok(Outcome::Conflict) => {
                 let first = flight.replies.iter().any(|reply| matches!(reply, Reply::Started(_)));
-                for reply in flight.replies {
+                for reply in flight.askers() {
                     match reply {
                         Reply::Started(to) => drop(to.send(Ok(Started::Before(run)))),
                         other => other.refuse(lost()),
@@ -406,13 +442,14 @@ impl WritePath {
             }
             Ok(Outcome::Refused { reason }) => {
                 self.quarantine(run, &reason);
-                refuse_all(flight.replies, &Error::Stuck(run, reason.clone()));
+                refuse_all(flight.askers(), &Error::Stuck(run, reason.clone()));
                 self.drop_slot(run, &Error::Stuck(run, reason));
             }
             Err(Fault(why)) => {
                 tracing::warn!(%run, %why, "a transition may be lost; the run is read again");
                 let message = "it is not known whether it was carried out".to_owned();
-                refuse_all(flight.replies, &Error::Unavailable(message));
+                slot.unsure = true;
+                refuse_all(flight.askers(), &Error::Unavailable(message));
                 self.load(run);
             }
         }
@@ -432,38 +469,41 @@ impl WritePath {
 
     /// A transition is durable: now its effects may be carried out and its askers answered.
     fn durable(&mut self, run: RunId, flight: Flight) {
-        let Flight { state, effects, replies, adopted, more, ended, .. } = flight;
+        let Flight { state, effects, replies, rejections, adopted, more, ended, .. } = flight;
         self.shared.wake(run, state.version());
-        for reply in replies {
-            reply.done(run);
-        }
+        replies.into_iter().for_each(|reply| reply.done(run));
+        rejections.into_iter().for_each(slot::Rejected::answer);
         if adopted {
-            let over = effects.into_iter().filter(|e| matches!(e, Effect::Ended { .. }));
-            self.effects.carry_out(&state, over.collect());
-            self.effects.carry_out_adopted(&state);
+            self.effects.carry_out_adopted(&state, effects);
         } else {
             self.effects.carry_out(&state, effects);
         }
         if let Some(ending) = ended {
             self.count_ended(&state, ending);
         }
-        let timer = state.next_wakeup();
+        self.arm(run, state.next_wakeup());
         let Some(slot) = self.slots.get_mut(&run) else { return };
-        if slot.timer != timer {
-            if let Some(old) = slot.timer {
-                self.timers.remove(&(old, run));
-            }
-            if let Some(new) = timer {
-                self.timers.insert((new, run));
-            }
-            slot.timer = timer;
-        }
         slot.phase = Phase::Idle(Box::new(state));
         if more {
             let ask = Ask::Command(Box::new(Command::Tick));
             slot.queue.push_front(Envelope { run, ask, reply: Reply::Nobody });
         }
         self.pump(run);
+    }
+
+    /// Sets the time at which a run is looked at though nobody asks.
+    fn arm(&mut self, run: RunId, timer: Option<Instant>) {
+        let Some(slot) = self.slots.get_mut(&run) else { return };
+        if slot.timer == timer {
+            return;
+        }
+        if let Some(old) = slot.timer {
+            self.timers.remove(&(old, run));
+        }
+        if let Some(new) = timer {
+            self.timers.insert((new, run));
+        }
+        slot.timer = timer;
     }
 
     fn fire_timers(&mut self) {
@@ -499,7 +539,7 @@ impl WritePath {
     /// Forgets a run whose transition could not even be handed on.
     fn give_up(&mut self, run: RunId, error: &Error) {
         if let Some(Slot { phase: Phase::Committing(flight), .. }) = self.slots.get_mut(&run) {
-            refuse_all(std::mem::take(&mut flight.replies), error);
+            refuse_all(flight.askers(), error);
         }
         self.drop_slot(run, error);
     }
