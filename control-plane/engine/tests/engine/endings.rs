@@ -127,7 +127,8 @@ fn a_signal_that_is_waited_for_comes_through_however_many_are_kept() {
 #[test]
 fn the_output_of_a_loop_is_joined_once_for_all_who_see_it() {
     let yaml = "name: t\nsteps:\n\
-        \x20 - {id: one, foreach: '[1, 2, 3]', agent: echo, action: echo, params: {v: '${{ item }}'}}\n\
+        \x20 - id: one\n    foreach: '[1, 2, 3]'\n    agent: echo\n    action: echo\n\
+        \x20   params: {v: '${{ item }}'}\n\
         \x20 - {id: two, foreach: '[1, 2, 3]', agent: echo, action: echo}\n";
     let mut world = World::new(yaml, &json!({}));
     while world.out.first().is_none_or(|order| !order.path.starts_with("two")) {
