@@ -336,13 +336,15 @@ async fn resolve(
     child: &Child,
 ) -> Result<Arc<engine::graph::Graph>, String> {
     let tenant = &above.started.tenant;
+    let mut pause = limits::STORE_RETRY_MIN;
     let registered = loop {
         let found = runs.store().workflow(tenant, &child.workflow, child.version.as_deref()).await;
         match found {
             Ok(found) => break found,
             Err(error) => {
                 tracing::warn!(%error, "a sub-workflow cannot be looked up just now");
-                tokio::time::sleep(limits::STORE_RETRY_MAX).await;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(limits::STORE_RETRY_MAX);
             }
         }
     };
@@ -363,7 +365,8 @@ async fn resolve(
             Ok(graph) => return Ok(graph),
             Err(crate::definitions::Error::Store(error)) => {
                 tracing::warn!(%error, "a definition cannot be read just now");
-                tokio::time::sleep(limits::STORE_RETRY_MAX).await;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(limits::STORE_RETRY_MAX);
             }
             Err(error) => return Err(error.to_string()),
         }

@@ -2,7 +2,7 @@
 //! gets through is what the store within does.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -33,14 +33,16 @@ pub struct Faulty {
     inner: Arc<dyn Store>,
     faults: Mutex<VecDeque<Fault>>,
     unavailable: AtomicBool,
+    /// How many look-ups of workflows are still to fail.
+    lookups: AtomicUsize,
 }
 
 impl Faulty {
     /// Faults before `inner`.
     #[must_use]
     pub fn new(inner: Arc<dyn Store>) -> Arc<Self> {
-        let (faults, unavailable) = Default::default();
-        Arc::new(Self { inner, faults, unavailable })
+        let (faults, unavailable, lookups) = Default::default();
+        Arc::new(Self { inner, faults, unavailable, lookups })
     }
 
     /// Lets a commit to come meet `fault`, after those that were injected before.
@@ -57,6 +59,11 @@ impl Faulty {
     /// Makes everything unavailable, or available again.
     pub fn set_unavailable(&self, unavailable: bool) {
         self.unavailable.store(unavailable, Ordering::SeqCst);
+    }
+
+    /// Lets so many look-ups of a workflow to come fail.
+    pub fn fail_lookups(&self, count: usize) {
+        self.lookups.store(count, Ordering::SeqCst);
     }
 
     /// What is behind the faults.
@@ -161,6 +168,10 @@ impl Store for Faulty {
         name: &str,
         version: Option<&str>,
     ) -> Result<Option<WorkflowRow>, Error> {
+        let fewer = |count: usize| count.checked_sub(1);
+        if self.lookups.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer).is_ok() {
+            return Err(Error::Unavailable("injected".to_owned()));
+        }
         self.reach()?.workflow(tenant, name, version).await
     }
 
