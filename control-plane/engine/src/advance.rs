@@ -27,6 +27,7 @@ impl Decider<'_> {
             match work {
                 Work::Ready(n) => self.begin(n),
                 Work::Scope(scope) => self.check_scope(scope),
+                Work::Cancel(scope) => self.cancel_inner(scope),
                 Work::Loop(n) => self.pump_loop(n),
                 Work::Run => self.check_run(),
             }

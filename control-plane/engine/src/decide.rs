@@ -472,6 +472,10 @@ impl<'a> Decider<'a> {
                 }
             }
             let scope_id = ScopeId(u32::try_from(index).unwrap_or(u32::MAX));
+            let above = scope.parent.map(|parent| self.state.instances[parent.index()].status);
+            if above == Some(Status::Cancelling) && scope.active > 0 {
+                self.state.work.push_back(Work::Cancel(scope_id));
+            }
             self.state.work.push_back(Work::Scope(scope_id));
         }
         for index in 0..self.state.instances.len() {

@@ -117,6 +117,8 @@ impl Decider<'_> {
             }
             match status {
                 Status::Blocked => self.skip(inner, SkipReason::NotStarted),
+                // What is below a step that stops, stops with it.
+                _ if fail_fast && self.state.is_cancelling_above(inner) => {}
                 _ if fail_fast => self.cancel_instance(inner, "fail_fast", None),
                 Status::Queued => {
                     let key = self.state.task_key(inner, Purpose::Do);
@@ -175,12 +177,21 @@ impl Decider<'_> {
                 let scopes = instance.detail().map_or_else(Vec::new, |d| d.scopes.clone());
                 self.emit(requested(error));
                 self.state.work.push_back(Work::Loop(n));
-                for scope in scopes {
-                    self.cancel_scope(scope, reason);
-                }
+                // There may be more of them than one transition may hold.
+                self.state.work.extend(scopes.into_iter().map(Work::Cancel));
             }
             _ => {}
         }
+    }
+
+    /// Stops the steps below one that is to stop.
+    pub(crate) fn cancel_inner(&mut self, scope: ScopeId) {
+        let asked = self.state.cancel.as_ref().map(|(reason, _)| reason.clone());
+        let reason = asked.unwrap_or_else(|| {
+            let failed = self.state.graph.fail_fast && self.state.failure.is_some();
+            if failed { "fail_fast" } else { "the step around it stops" }.to_owned()
+        });
+        self.cancel_scope(scope, &reason);
     }
 
     fn cancel_scope(&mut self, scope_id: ScopeId, reason: &str) {
@@ -300,6 +311,11 @@ impl State {
             return Stops::Branch(self.root_instance(n));
         }
         Stops::Run
+    }
+
+    fn is_cancelling_above(&self, n: InstanceId) -> bool {
+        let above = self.parent(n).map(|parent| self.instances[parent.index()].status);
+        above == Some(Status::Cancelling)
     }
 
     fn is_below(&self, mut n: InstanceId, top: InstanceId) -> bool {

@@ -50,6 +50,8 @@ pub(crate) enum Work {
     Ready(InstanceId),
     /// A scope in which something settled, or which is to stop.
     Scope(ScopeId),
+    /// A scope whose steps are to stop.
+    Cancel(ScopeId),
     /// A loop that may begin its next iteration or has come to its end.
     Loop(InstanceId),
     /// The run, one of whose phases may be over.

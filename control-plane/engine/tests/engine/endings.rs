@@ -138,3 +138,31 @@ fn the_output_of_a_loop_is_joined_once_for_all_who_see_it() {
     assert_eq!(seen.len(), 3);
     assert!(seen.iter().all(|output| Arc::ptr_eq(output, seen[0])));
 }
+
+#[test]
+fn a_loop_of_many_items_is_cancelled_in_transitions_that_the_store_can_take() {
+    let yaml = "name: t\nsteps:\n\
+        \x20 - {id: all, foreach: '${{ params.items }}', agent: echo, action: echo}\n\
+        params: {items: {type: array}}\n";
+    let items: Vec<usize> = (0..2 * engine::limits::EVENTS_PER_DECISION_MAX).collect();
+    let mut world = World::new(yaml, &json!({ "items": items }));
+    let cancel = Command::Cancel { reason: "enough".to_owned(), origin: Origin::default() };
+    let mut decided = engine::decide(&mut world.state, cancel, world.now).unwrap();
+    let (mut asked, mut crashed) = (0, false);
+    loop {
+        assert!(decided.events.len() <= engine::limits::EVENTS_PER_DECISION_MAX + 10);
+        let cancels = |effect: &&Effect| matches!(effect, Effect::CancelTask { .. });
+        asked += decided.effects.iter().filter(cancels).count();
+        if !decided.more {
+            break;
+        }
+        // Whoever takes the run over half-way goes on with it.
+        let next = if crashed { Command::Tick } else { Command::Adopt { epoch: 2 } };
+        if !crashed {
+            world.state.settle_fold();
+        }
+        crashed = true;
+        decided = engine::decide(&mut world.state, next, world.now).unwrap();
+    }
+    assert_eq!(asked, items.len());
+}
