@@ -177,8 +177,14 @@ impl Decider<'_> {
                 let scopes = instance.detail().map_or_else(Vec::new, |d| d.scopes.clone());
                 self.emit(requested(error));
                 self.state.work.push_back(Work::Loop(n));
-                // There may be more of them than one transition may hold.
-                self.state.work.extend(scopes.into_iter().map(Work::Cancel));
+                for scope in scopes {
+                    // There may be more of them than one transition may hold.
+                    if self.transition.events.len() < limits::EVENTS_PER_DECISION_MAX {
+                        self.cancel_scope(scope, reason);
+                    } else {
+                        self.state.work.push_back(Work::Cancel(scope));
+                    }
+                }
             }
             _ => {}
         }
