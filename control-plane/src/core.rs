@@ -80,14 +80,20 @@ impl Core {
         self.runs.store()
     }
 
-    /// Stops: what is in the commit is settled, nothing else begins, the store is closed.
+    /// Stops: what is in the commit is settled, nothing else begins, the store is closed. A store
+    /// that does not answer is left behind: nothing was acknowledged that it does not have.
     pub async fn stop(self) {
         self.shutdown.cancel();
         self.adoption.abort();
-        if let Err(error) = self.write_path.await {
-            tracing::error!(%error, "the write path failed");
+        let settled = async {
+            if let Err(error) = self.write_path.await {
+                tracing::error!(%error, "the write path failed");
+            }
+            self.runs.store().close().await;
+        };
+        if tokio::time::timeout(crate::limits::STORE_STOP_WAIT_MAX, settled).await.is_err() {
+            tracing::warn!("the store did not answer in time and is left behind");
         }
-        self.runs.store().close().await;
     }
 }
 

@@ -126,6 +126,8 @@ pub const GRAPHS_CACHED_MAX: usize = 1_024;
 pub const ADOPTION_PAGE: u32 = 1_000;
 /// How long a command waits for its answer before the client is told to try again.
 pub const ANSWER_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How long a stopping process waits for the store.
+pub const STORE_STOP_WAIT_MAX: Duration = Duration::from_secs(10);
 /// The first pause before something is tried again that the store could not do.
 pub const STORE_RETRY_MIN: Duration = Duration::from_millis(100);
 /// The longest such pause.
