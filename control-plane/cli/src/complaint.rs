@@ -120,12 +120,14 @@ fn text(complaint: &Complaint, sources: &Sources, paint: Paint) -> String {
 /// A bare name is asked for; a sentence stands as it is.
 fn suggestion(complaint: &Complaint) -> String {
     let suggestion = complaint.suggestion.trim();
-    if suggestion.is_empty() || complaint.message.contains("did you mean") {
+    // What the message has said is not said again.
+    let said = format!("`{}`", suggestion.trim_matches('`'));
+    if suggestion.is_empty() || complaint.message.contains(&said) {
         String::new()
     } else if suggestion.contains(' ') {
         format!(" ({suggestion})")
     } else {
-        format!(" (did you mean `{}`?)", suggestion.trim_matches('`'))
+        format!(" (did you mean {said}?)")
     }
 }
 
@@ -181,6 +183,13 @@ a.yml:2:3: error: unknown field `depend_on` (did you mean `depends_on`?)
   2 |   depend_on: [a]
     |   ^";
         assert_eq!(rendered(&complaint, "steps:\n  depend_on: [a]\n"), expected);
+    }
+
+    #[test]
+    fn a_suggestion_that_the_message_has_made_is_not_repeated() {
+        let mut complaint = error_at("a.yml", 1, 1, "`name` is a number: write `\"5\"`".into());
+        complaint.suggestion = "\"5\"".into();
+        assert_eq!(rendered(&complaint, ""), "a.yml:1:1: error: `name` is a number: write `\"5\"`");
     }
 
     #[test]

@@ -238,5 +238,10 @@ fn address(url: &str) -> Result<Address, Error> {
     if endpoint.uri().host().is_none_or(str::is_empty) {
         return Err(wrong("names no host"));
     }
+    let authority = endpoint.uri().authority().map_or("", |authority| authority.as_str());
+    let port = authority.rsplit_once(':').map(|(_, port)| port).filter(|it| !it.contains(']'));
+    if port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
+        return Err(wrong("names no port from 1 to 65535"));
+    }
     Ok(Address { name, channel: endpoint.connect_lazy() })
 }

@@ -153,6 +153,10 @@ fn refusal(status: &Status) -> Vec<String> {
     }];
     if let Some(bad) = details.bad_request() {
         let violations = &bad.field_violations;
+        if violations.len() > 1 && violations.iter().all(|it| lines[0].contains(&it.description)) {
+            // The message has all of them in one line; below each has its own.
+            lines[0] = format!("{} things are wrong with the request", violations.len());
+        }
         for violation in violations.iter().take(DETAILS_SHOWN_MAX) {
             add_detail(&mut lines, &violation.field, &violation.description);
         }
@@ -223,6 +227,22 @@ mod tests {
     use tonic_types::ErrorDetails;
 
     use super::*;
+
+    #[test]
+    fn a_refusal_of_several_fields_has_a_line_for_each() {
+        let mut details = ErrorDetails::with_error_info("INVALID_PARAMS", "orchestrator.v1", []);
+        details.add_bad_request_violation("params.n", "0 is too low");
+        details.add_bad_request_violation("params.s", "\"c\" is not known");
+        let message = "params.n: 0 is too low; params.s: \"c\" is not known";
+        let status = Status::with_error_details(Code::InvalidArgument, message, details);
+        let expected = [
+            "2 things are wrong with the request",
+            "params.n: 0 is too low",
+            "params.s: \"c\" is not known",
+            "reason: INVALID_PARAMS",
+        ];
+        assert_eq!(refusal(&status), expected);
+    }
 
     #[test]
     fn a_refusal_says_each_thing_once_with_reason_and_remedy() {

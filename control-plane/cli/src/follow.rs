@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use contracts::v1::{CancelRunRequest, DiagnoseRunRequest, Run, RunStatus};
+use contracts::v1::{CancelRunRequest, DiagnoseRunRequest, ListStepsRequest, Run, RunStatus};
 use futures::StreamExt as _;
 use futures::stream;
 use tokio::sync::mpsc;
@@ -24,6 +24,9 @@ const SILENCE: Duration = Duration::from_secs(3);
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 const FINDINGS_MAX: usize = 100;
 const INTERRUPTS_MAX: usize = 4;
+/// So many steps are asked for before anything is told.
+const KNOWN_PAGES_MAX: usize = 5;
+const KNOWN_PAGE_SIZE: i32 = 1000;
 const TEXT_CHARS_MAX: usize = 400;
 
 /// How following ended.
@@ -52,12 +55,37 @@ pub(crate) async fn follow(
     on_interrupt: OnInterrupt,
 ) -> Result<Followed, Error> {
     let started = run.create_time.as_ref().and_then(moment::time).unwrap_or_else(moment::now);
-    let total = run.metrics.as_ref().map_or(0, |metrics| metrics.total_steps);
-    let total = usize::try_from(total).unwrap_or_default();
-    let mut progress = Progress::new(&run.workflow, total, started, &session.output);
+    let mut progress = Progress::new(&run.workflow, started, &session.output);
+    for path in known(session, &run.run_id).await {
+        progress.expect(&path);
+    }
     let followed = steer(session, &run.run_id, &mut progress, on_interrupt).await;
-    progress.finish();
+    progress.finish(&mut session.output);
     followed
+}
+
+/// The steps that are known so far, those still to come among them. Without them the run is
+/// followed as well: it shows only less of what is ahead.
+async fn known(session: &Session, run_id: &str) -> Vec<String> {
+    let mut known = Vec::new();
+    let mut page_token = String::new();
+    for _ in 0..KNOWN_PAGES_MAX {
+        let request = ListStepsRequest {
+            run_id: run_id.to_owned(),
+            page_size: KNOWN_PAGE_SIZE,
+            page_token: std::mem::take(&mut page_token),
+        };
+        let page = session
+            .client
+            .call(async |channel| orchestrator(channel).list_steps(request.clone()).await);
+        let Ok(Ok(page)) = time::timeout(SILENCE, page).await else { break };
+        known.extend(page.steps.into_iter().map(|step| step.step_id));
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+    }
+    known
 }
 
 async fn steer(
@@ -182,7 +210,7 @@ async fn diagnose(
     let Ok(Ok(diagnosis)) = answer.await else { return false };
     for finding in &diagnosis.findings {
         let place = if finding.step.is_empty() { "the run" } else { finding.step.as_str() };
-        let mut text = format!("{place} waits: {}", finding.cause);
+        let mut text = format!("{place}: {}", finding.cause);
         if !finding.remedy.is_empty() {
             text.push_str(&format!(" — {}", finding.remedy));
         }

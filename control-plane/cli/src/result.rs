@@ -1,7 +1,8 @@
 //! The result of a run: gathered over pages, shown as a table or as one JSON document.
 
 use contracts::v1::{
-    ListStepsRequest, Payload, Run, RunStatus, StepResult, WorkflowResult, payload::Data,
+    ListStepsRequest, Payload, Run, RunMetrics, RunStatus, StepResult, WorkflowResult,
+    payload::Data,
 };
 
 use crate::connection::{Client, orchestrator};
@@ -55,7 +56,7 @@ pub(crate) fn of(run: &Run, steps: Vec<StepResult>) -> WorkflowResult {
         result.duration = prost_types::Duration::try_from(duration).ok();
     }
     if result.metrics.is_none() {
-        result.metrics = Some(run.metrics.unwrap_or_default());
+        result.metrics = Some(run.metrics.unwrap_or_else(|| counts(&steps)));
     }
     if result.outputs.is_none() {
         result.outputs.clone_from(&run.outputs);
@@ -67,6 +68,21 @@ pub(crate) fn of(run: &Run, steps: Vec<StepResult>) -> WorkflowResult {
         result.steps = steps;
     }
     result
+}
+
+/// The counts of a run that has not ended: the server tells them at its end.
+fn counts(steps: &[StepResult]) -> RunMetrics {
+    let mut counts = RunMetrics::default();
+    for step in steps.iter().filter(|step| status::is_counted(&step.step_id)) {
+        counts.total_steps += 1;
+        match step.status.as_str() {
+            "success" => counts.successful_steps += 1,
+            "failure" => counts.failed_steps += 1,
+            "skipped" => counts.skipped_steps += 1,
+            _ => {}
+        }
+    }
+    counts
 }
 
 /// Writes a result to stdout in the form asked for.
@@ -182,7 +198,11 @@ fn ending(run: &Run, result: &WorkflowResult, output: &Output) -> String {
         };
         if !error.is_empty() {
             let error = format!("{place}{}", cut(error));
-            line.push_str(&format!("\n{} {error}", paint.red("error:")));
+            let mark = match run.status() {
+                RunStatus::Cancelled => paint.yellow("reason:"),
+                _ => paint.red("error:"),
+            };
+            line.push_str(&format!("\n{mark} {error}"));
         }
     }
     line.push_str(&format!("\nrun {}", run.run_id));
@@ -198,7 +218,6 @@ fn first_failure<'a>(run: &Run, steps: &'a [StepResult]) -> Option<&'a StepResul
 
 #[cfg(test)]
 mod tests {
-    use contracts::v1::RunMetrics;
     use prost_types::Timestamp;
 
     use super::*;
@@ -248,6 +267,18 @@ deploy  echo   failure  1.0s  no space
 error: step `deploy`: no space
 run r1";
         assert_eq!(summary(&run, &of(&run, steps), &output()), expected);
+    }
+
+    #[test]
+    fn steps_of_a_run_that_goes_on_are_counted_here() {
+        let run = Run { metrics: None, ..run(RunStatus::Running) };
+        let steps = vec![
+            step("a", "success", ""),
+            step("b", "running", ""),
+            step("on_failure.c", "pending", ""),
+        ];
+        let metrics = of(&run, steps).metrics.unwrap();
+        assert_eq!((metrics.total_steps, metrics.successful_steps), (2, 1));
     }
 
     #[test]

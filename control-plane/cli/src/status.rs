@@ -68,6 +68,11 @@ pub(crate) fn is_settled(status: StepStatus) -> bool {
     )
 }
 
+/// Whether a step is among those that results count: the steps of `on_failure` are not.
+pub(crate) fn is_counted(path: &str) -> bool {
+    !path.starts_with("on_failure.")
+}
+
 /// The word for an agent's health.
 pub(crate) fn health_word(health: AgentHealth) -> &'static str {
     match health {

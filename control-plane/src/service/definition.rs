@@ -261,9 +261,10 @@ pub fn require_agents(context: &Context, graphs: &[Arc<Graph>]) -> Result<(), Re
     let Some((step, what)) = missing.first() else { return Ok(()) };
     let more = match missing.len() {
         1 => String::new(),
-        count => format!(" (and {} further steps)", count - 1),
+        2 => " (and one more step)".to_owned(),
+        count => format!(" (and {} more steps)", count - 1),
     };
-    let message = format!("step `{step}`: {what}{more}; start the agent first");
+    let message = format!("step `{step}`: {what}{more}; connect the agent or correct the step");
     let refusal = Refusal::new(Reason::RunState, message);
     Err(missing.iter().fold(refusal, |refusal, (step, what)| {
         refusal.precondition("AGENT_MISSING", step, what.clone())

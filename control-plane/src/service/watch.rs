@@ -4,7 +4,7 @@
 //! twice, whatever happens to the notifications, which only wake the watch. A watch that is not
 //! read stops at its bound and holds up nothing else.
 
-use contracts::v1::{self, watch_run_response::Item};
+use contracts::v1::{self, task_update::Update, watch_run_response::Item};
 use engine::RunId;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -13,7 +13,7 @@ use tonic::Status;
 use super::auth::Principal;
 use super::status::Refusal;
 use super::{Context, convert, run};
-use crate::dispatch::TaskUpdate;
+use crate::dispatch::{Progress, TaskUpdate};
 use crate::limits;
 
 /// What a watch gives.
@@ -93,6 +93,10 @@ impl Watch {
     async fn follow(&mut self) -> Stop {
         let mut woken = self.context.runs.watch(self.run);
         let mut updates = self.context.dispatcher.watch(self.run);
+        // The events first: news of a step means nothing before the step is known.
+        if let Err(stop) = self.read_on().await {
+            return stop;
+        }
         if let Err(stop) = self.latest_progress().await {
             return stop;
         }
@@ -172,7 +176,7 @@ impl Watch {
         Err(Stop::Over)
     }
 
-    /// The latest progress of each running task, for who comes late.
+    /// How each running task is, for who comes late.
     async fn latest_progress(&mut self) -> Result<(), Stop> {
         // A run that cannot be folded is still watched for its events.
         let Ok((_, state)) = self.context.folded(self.run).await else { return Ok(()) };
@@ -181,14 +185,21 @@ impl Watch {
         }
         for view in state.steps() {
             let Some(engine::Waiting::Agent(key)) = view.waiting else { continue };
-            let Some(progress) = self.context.dispatcher.progress(&key) else { continue };
-            let told = v1::TaskProgress { fraction: progress.fraction, message: progress.message };
+            if self.context.dispatcher.why(&key).is_some() {
+                continue;
+            }
+            let told = match self.context.dispatcher.progress(&key) {
+                Some(Progress { fraction, message, .. }) => {
+                    Update::Progress(v1::TaskProgress { fraction, message })
+                }
+                None => Update::Accepted(v1::TaskAccepted {}),
+            };
             let update = v1::TaskUpdate {
                 step: view.path.to_string(),
                 agent: view.agent.to_string(),
                 attempt: i32::try_from(view.attempts).unwrap_or(i32::MAX),
                 time: Some(convert::timestamp(self.context.runs.clock().now())),
-                update: Some(v1::task_update::Update::Progress(told)),
+                update: Some(told),
                 ..v1::TaskUpdate::default()
             };
             self.send(Item::Update(update)).await?;

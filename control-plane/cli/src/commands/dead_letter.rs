@@ -7,7 +7,7 @@ use contracts::v1::{
 };
 
 use super::run::{changed, json_text};
-use super::{Session, pages};
+use super::{Session, count, pages};
 use crate::connection::dead_letters;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -37,7 +37,7 @@ pub enum DeadLetterCommand {
 #[derive(Args, Clone, Debug)]
 pub struct List {
     /// How many at most
-    #[arg(long, default_value_t = 100, value_name = "COUNT")]
+    #[arg(long, default_value_t = 100, value_name = "COUNT", value_parser = count)]
     limit: usize,
 }
 

@@ -8,7 +8,7 @@ use contracts::v1::{
     Complaint, Definition, GetRunRequest, GetWorkflowRequest, Run, StartRunRequest,
     ValidateWorkflowRequest, Workflow,
 };
-use tonic::Code;
+use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use super::Session;
@@ -19,6 +19,9 @@ use crate::exit::Exit;
 use crate::follow::{Followed, OnInterrupt, follow, interrupts_of_process};
 use crate::params::{Schema, pair};
 use crate::{definition, json, params, request_id, result, status};
+
+/// How the server marks steps whose agent is not connected.
+const AGENT_MISSING: &str = "AGENT_MISSING";
 
 /// Executes a workflow and prints its result.
 #[derive(Args, Clone, Debug)]
@@ -201,8 +204,11 @@ async fn start(
     let started = session
         .client
         .call(async |channel| orchestrator(channel).start_run(request.clone()).await)
-        .await
-        .map_err(|error| if session.output.is_json() { as_complaints(error) } else { error })?;
+        .await;
+    let started = match started {
+        Ok(started) => started,
+        Err(error) => return Err(told_by_places(error, warnings, sources, session)),
+    };
     for complaint in started.complaints {
         if !warnings.contains(&complaint) {
             warnings.push(complaint);
@@ -210,6 +216,52 @@ async fn start(
     }
     complaint::notes(&warnings, sources, &mut session.output);
     Ok(started.run.unwrap_or_default())
+}
+
+/// A refusal, told by places in the file as far as they are known.
+fn told_by_places(
+    error: Error,
+    warnings: Vec<Complaint>,
+    sources: &Sources,
+    session: &mut Session,
+) -> Error {
+    let Error::Refused(status) = &error else { return error };
+    let complaints = complaints_of(status);
+    if !complaints.is_empty() {
+        return Error::Complaints { complaints, sources: sources.clone() };
+    }
+    // The check has found the places of missing agents, as warnings.
+    let lacks_agents = status
+        .get_details_precondition_failure()
+        .is_some_and(|failure| failure.violations.iter().any(|it| it.r#type == AGENT_MISSING));
+    if lacks_agents && !warnings.is_empty() {
+        if session.output.is_json() {
+            return Error::Complaints { complaints: warnings, sources: sources.clone() };
+        }
+        complaint::notes(&warnings, sources, &mut session.output);
+    }
+    if session.output.is_json() { as_complaints(error) } else { error }
+}
+
+/// What the server complains of in a definition, where that is why it refuses.
+fn complaints_of(status: &Status) -> Vec<Complaint> {
+    #[derive(Default, serde::Deserialize)]
+    #[serde(default)]
+    struct Entry {
+        file: String,
+        line: usize,
+        column: usize,
+        message: String,
+        suggestion: String,
+    }
+    let Some(info) = status.get_details_error_info() else { return Vec::new() };
+    let Some(listed) = info.metadata.get("complaints") else { return Vec::new() };
+    let entries: Vec<Entry> = serde_json::from_str(listed).unwrap_or_default();
+    let complaint = |entry: Entry| Complaint {
+        suggestion: entry.suggestion,
+        ..complaint::error_at(&entry.file, entry.line, entry.column, entry.message)
+    };
+    entries.into_iter().map(complaint).collect()
 }
 
 /// A refusal of single fields, in the form in which scripts read what is wrong with a file.

@@ -12,6 +12,8 @@ use crate::exit::Exit;
 use crate::table::Table;
 use crate::{json, moment};
 
+const RANGE_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// Shows figures of agents.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
@@ -106,7 +108,13 @@ fn duration(text: &str) -> Result<Duration, String> {
         total = total.checked_add(part).ok_or_else(wrong)?;
         rest = behind;
     }
-    if total.is_zero() { Err(wrong()) } else { Ok(total) }
+    if total.is_zero() {
+        return Err(wrong());
+    }
+    if total > RANGE_MAX {
+        return Err(format!("`{text}` is too long; figures are kept for 24h"));
+    }
+    Ok(total)
 }
 
 #[cfg(test)]
@@ -117,7 +125,8 @@ mod tests {
     fn durations_are_numbers_with_units() {
         assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        for wrong in ["", "1", "h", "1x", "0s", "-1h", "1.5h", "99999999999999999999d"] {
+        assert_eq!(duration("1d"), Ok(RANGE_MAX));
+        for wrong in ["", "1", "25h", "h", "1x", "0s", "-1h", "1.5h", "99999999999999999999d"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
     }

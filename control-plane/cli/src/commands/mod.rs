@@ -118,6 +118,14 @@ async fn dispatch(command: Command, session: &mut Session) -> Result<Exit, Error
     }
 }
 
+/// How many entries a list shall have at most.
+fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if count > 0 => Ok(count),
+        _ => Err("give a whole number from 1 on".to_owned()),
+    }
+}
+
 /// Gathers pages up to `limit` entries; gives the token of the page behind where there is more.
 async fn pages<T>(
     limit: usize,

@@ -11,7 +11,7 @@ use futures::StreamExt as _;
 use serde_json::value::RawValue;
 
 use super::workflow::{or_dash, versioned};
-use super::{Session, execute, pages};
+use super::{Session, count, execute, pages};
 use crate::connection::orchestrator;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -82,7 +82,7 @@ pub struct List {
     ))]
     status: Option<String>,
     /// How many at most
-    #[arg(long, default_value_t = 20, value_name = "COUNT")]
+    #[arg(long, default_value_t = 20, value_name = "COUNT", value_parser = count)]
     limit: usize,
 }
 
@@ -133,7 +133,7 @@ pub struct Journal {
     /// The run's id
     run: String,
     /// How many events at most, the oldest first
-    #[arg(long, default_value_t = 100_000, value_name = "COUNT")]
+    #[arg(long, default_value_t = 100_000, value_name = "COUNT", value_parser = count)]
     limit: usize,
 }
 
@@ -203,13 +203,16 @@ async fn list(list: List, session: &mut Session) -> Result<Exit, Error> {
     let headings = ["RUN", "WORKFLOW", "STATUS", "STEPS", "STARTED", "TIME"];
     let mut table = Table::new(&headings, &session.output);
     for run in &runs {
-        let metrics = run.metrics.unwrap_or_default();
+        let steps = run.metrics.map_or_else(
+            || "-".to_owned(),
+            |metrics| format!("{}/{}", metrics.successful_steps, metrics.total_steps),
+        );
         let time = moment::between(run.create_time.as_ref(), run.end_time.as_ref(), now);
         table.row([
             run.run_id.as_str(),
             &versioned(&run.workflow, &run.version),
             status::run_word(run.status()),
-            &format!("{}/{}", metrics.successful_steps, metrics.total_steps),
+            &steps,
             &moment::relative(run.create_time.as_ref(), now),
             &time.map_or_else(|| "-".to_owned(), moment::duration),
         ]);

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use contracts::v1::{ListWorkflowsRequest, ListWorkflowsResponse, RegisterWorkflowRequest};
 
 use super::execute::{self, Execute};
-use super::{Session, pages};
+use super::{Session, count, pages};
 use crate::connection::orchestrator;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -41,7 +41,7 @@ pub enum WorkflowCommand {
 #[derive(Args, Clone, Debug)]
 pub struct List {
     /// How many at most
-    #[arg(long, default_value_t = 1000, value_name = "COUNT")]
+    #[arg(long, default_value_t = 1000, value_name = "COUNT", value_parser = count)]
     limit: usize,
 }
 

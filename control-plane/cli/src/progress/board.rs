@@ -65,6 +65,10 @@ struct Body {
     error: Option<serde_json::Value>,
     #[serde(default)]
     attempt: Option<i32>,
+    #[serde(default)]
+    reason: Option<serde_json::Value>,
+    #[serde(default)]
+    waiting_for: Option<serde_json::Value>,
 }
 
 impl Body {
@@ -76,12 +80,34 @@ impl Body {
             _ => None,
         }
     }
+
+    /// What there is to say of the step: why it failed, was skipped, or waits.
+    fn message(self, status: StepStatus) -> String {
+        match status {
+            // All other reasons follow from what is told of other steps.
+            StepStatus::Skipped
+                if self.reason.as_ref().is_some_and(|it| it == "not_configured") =>
+            {
+                "no webhook is configured for its channel".to_owned()
+            }
+            StepStatus::Waiting => {
+                let waiting = self.waiting_for.as_ref();
+                let text = |key| waiting?.get(key)?.as_str();
+                match (text("signal"), text("decision")) {
+                    (Some(signal), _) => format!("for the signal `{signal}`"),
+                    (_, Some(question)) => format!("for a decision: {question}"),
+                    _ => String::new(),
+                }
+            }
+            _ => self.error_text().unwrap_or_default(),
+        }
+    }
 }
 
 impl Board {
-    /// A board for so many steps.
-    pub(crate) fn new(total: usize) -> Board {
-        Board { total, ..Board::default() }
+    /// Takes in a step of which it is known that it is still to come.
+    pub(crate) fn expect(&mut self, path: &str) {
+        self.index(path);
     }
 
     /// Takes in an event; says which step it changed.
@@ -108,7 +134,7 @@ impl Board {
             return None;
         }
         step.fraction = None;
-        step.message = body.error_text().unwrap_or_default();
+        step.message = body.message(status);
         if status::is_settled(status) {
             step.ended = time;
         } else {
@@ -126,9 +152,11 @@ impl Board {
         if status::is_settled(step.status) {
             return None;
         }
-        if update.attempt > 0 {
-            step.attempt = update.attempt;
+        // News of an attempt that has failed meanwhile comes behind the event that says so.
+        if update.attempt > 0 && update.attempt < step.attempt {
+            return None;
         }
+        step.attempt = step.attempt.max(update.attempt);
         if !update.agent.is_empty() {
             step.agent.clone_from(&update.agent);
         }
@@ -178,7 +206,7 @@ impl Board {
 
     /// How many there are, as far as is known.
     pub(crate) fn total(&self) -> usize {
-        self.total.max(self.steps.len())
+        self.total
     }
 
     fn index(&mut self, path: &str) -> usize {
@@ -186,19 +214,22 @@ impl Board {
             return *index;
         }
         let index = self.steps.len();
+        self.total += usize::from(status::is_counted(path));
         self.steps.push(StepState::new(path));
         self.by_path.insert(path.to_owned(), index);
         index
     }
 
     fn count(&mut self, index: usize, was: StepStatus, is: StepStatus) {
-        match (status::is_settled(was), status::is_settled(is)) {
-            (false, true) => self.settled += 1,
-            (true, false) => self.settled -= 1,
-            _ => {}
+        if status::is_counted(&self.steps[index].path) {
+            match (status::is_settled(was), status::is_settled(is)) {
+                (false, true) => self.settled += 1,
+                (true, false) => self.settled -= 1,
+                _ => {}
+            }
+            self.failed -= usize::from(was == StepStatus::Failure);
+            self.failed += usize::from(is == StepStatus::Failure);
         }
-        self.failed -= usize::from(was == StepStatus::Failure);
-        self.failed += usize::from(is == StepStatus::Failure);
         let is_active =
             matches!(is, StepStatus::Running | StepStatus::Queued | StepStatus::Waiting);
         if is_active {
@@ -259,7 +290,10 @@ mod tests {
 
     #[test]
     fn a_step_goes_from_queued_over_running_to_its_end() {
-        let mut board = Board::new(3);
+        let mut board = Board::default();
+        for path in ["a", "b", "c"] {
+            board.expect(path);
+        }
         assert_eq!(board.event(&event("a", EventKind::StepQueued, "{}")), Some(0));
         assert_eq!((board.active_count(), board.total()), (1, 3));
         board.update(&TaskUpdate {
@@ -278,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_failed_step_that_is_retried_counts_once() {
-        let mut board = Board::new(1);
+        let mut board = Board::default();
         board.event(&event("a", EventKind::StepFailed, r#"{"error":{"message":"no"}}"#));
         assert_eq!((board.settled_count(), board.failed_count()), (1, 1));
         assert_eq!(board.step(0).message, "no");
@@ -289,8 +323,45 @@ mod tests {
     }
 
     #[test]
+    fn news_of_an_attempt_that_has_failed_changes_nothing() {
+        let mut board = Board::default();
+        board.event(&event("a", EventKind::StepQueued, "{}"));
+        board.event(&event("a", EventKind::AttemptFailed, r#"{"error":"x","attempt":1}"#));
+        let update = |attempt| TaskUpdate {
+            step: "a".into(),
+            attempt,
+            update: Some(Update::Accepted(TaskAccepted {})),
+            ..Default::default()
+        };
+        assert_eq!(board.update(&update(1)), None);
+        assert_eq!((board.step(0).attempt, board.step(0).status), (2, StepStatus::Queued));
+        assert_eq!(board.update(&update(2)), Some(0));
+        assert_eq!(board.step(0).status, StepStatus::Running);
+    }
+
+    #[test]
+    fn steps_of_on_failure_are_shown_and_not_counted() {
+        let mut board = Board::default();
+        board.event(&event("a", EventKind::StepFailed, r#"{"error":"x"}"#));
+        let skipped = r#"{"reason":"not_configured"}"#;
+        board.event(&event("on_failure.notify", EventKind::StepSkipped, skipped));
+        assert_eq!((board.total(), board.settled_count(), board.failed_count()), (1, 1, 1));
+        assert_eq!(board.step(1).message, "no webhook is configured for its channel");
+    }
+
+    #[test]
+    fn a_step_that_waits_says_what_for() {
+        let mut board = Board::default();
+        let signal = r#"{"waiting_for":{"signal":"go"},"until":5}"#;
+        board.event(&event("a", EventKind::StepWaiting, signal));
+        assert_eq!(board.step(0).message, "for the signal `go`");
+        board.event(&event("b", EventKind::StepWaiting, r#"{"waiting_for":"time"}"#));
+        assert_eq!(board.step(1).message, "");
+    }
+
+    #[test]
     fn events_about_the_run_or_of_unknown_bodies_change_no_step() {
-        let mut board = Board::new(0);
+        let mut board = Board::default();
         assert_eq!(board.event(&event("", EventKind::RunStarted, "{}")), None);
         assert_eq!(board.event(&event("a", EventKind::SignalReceived, "{}")), None);
         assert_eq!(board.event(&event("a", EventKind::StepSucceeded, "[not json")), Some(0));

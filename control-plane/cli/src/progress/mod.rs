@@ -24,12 +24,17 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Progress of a run with so many steps, as far as is known.
-    pub(crate) fn new(title: &str, total: usize, started: DateTime<Utc>, output: &Output) -> Self {
+    /// Progress of a run.
+    pub(crate) fn new(title: &str, started: DateTime<Utc>, output: &Output) -> Self {
         let terminal = output.live.then(|| Terminal::new(title, output.note_paint()));
-        let mut progress = Progress { board: Board::new(total), started, terminal };
+        let mut progress = Progress { board: Board::default(), started, terminal };
         progress.tick();
         progress
+    }
+
+    /// Takes in a step that is known before anything happens to it.
+    pub(crate) fn expect(&mut self, path: &str) {
+        self.board.expect(path);
     }
 
     /// Takes in a journal event.
@@ -68,9 +73,7 @@ impl Progress {
             }
             // That a step is queued is told only where it is news: after a failed attempt.
             None if step.status != StepStatus::Queued || step.attempt > 1 => {
-                let since = now.signed_duration_since(self.started).to_std().unwrap_or_default();
-                let since = format!("[{:>7}]", moment::duration(since));
-                output.note(&format!("{} {line}", output.note_paint().dim(since)));
+                self.note(&line, output);
             }
             None => {}
         }
@@ -83,18 +86,24 @@ impl Progress {
         }
     }
 
-    /// Writes a line among the others.
+    /// Writes a line among the others; elsewhere than on a terminal with the time since the start.
     pub(crate) fn note(&mut self, text: &str, output: &mut Output) {
-        match &self.terminal {
-            Some(terminal) => terminal.note(text),
-            None => output.note(text),
+        if let Some(terminal) = &self.terminal {
+            terminal.note(text);
+            return;
         }
+        let since = moment::now().signed_duration_since(self.started).to_std().unwrap_or_default();
+        let since = format!("[{:>7}]", moment::duration(since));
+        output.note(&format!("{} {text}", output.note_paint().dim(since)));
     }
 
-    /// Leaves the terminal to others.
-    pub(crate) fn finish(&mut self) {
+    /// Leaves the terminal to others; a blank line parts its lines from a result that follows.
+    pub(crate) fn finish(&mut self, output: &mut Output) {
         if let Some(terminal) = self.terminal.take() {
             terminal.clear();
+            if output.width.is_some() && !output.is_json() {
+                output.note("");
+            }
         }
     }
 }

