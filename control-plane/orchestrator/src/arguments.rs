@@ -7,7 +7,8 @@ use clap::{Args, Parser, Subcommand};
 
 /// A control plane that coordinates agents.
 #[derive(Debug, Parser)]
-#[command(name = "orchestrator", version, about, long_about = None, after_help = AFTER_HELP)]
+#[command(name = "orchestrator", version, about = ABOUT, long_about = None)]
+#[command(after_help = AFTER_HELP)]
 pub(crate) struct Arguments {
     /// What holds for all client commands.
     #[command(flatten)]
@@ -16,6 +17,9 @@ pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
+
+const ABOUT: &str =
+    "A control plane that coordinates agents: it runs workflows that are written in YAML.";
 
 const AFTER_HELP: &str = "\
 Examples:

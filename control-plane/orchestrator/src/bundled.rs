@@ -10,8 +10,6 @@ use tokio_util::sync::CancellationToken;
 /// How often it is looked whether all bundled agents have connected, and how many times.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 const LOOKS_MAX: u32 = 5_000;
-/// How long bundled agents may take to finish what they have when the process stops.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Every bundled agent.
 pub(crate) fn all() -> Vec<Agent> {
@@ -83,11 +81,11 @@ impl Crew {
         Ok(Self { shutdown, at_work })
     }
 
-    /// Lets all finish what they have, within a bound.
-    pub(crate) async fn stop(mut self) {
+    /// Lets all finish what they have within a time.
+    pub(crate) async fn stop(mut self, patience: Duration) {
         self.shutdown.cancel();
         let all = async { while self.at_work.join_next().await.is_some() {} };
-        if tokio::time::timeout(DRAIN_TIMEOUT, all).await.is_err() {
+        if tokio::time::timeout(patience, all).await.is_err() {
             tracing::warn!("bundled agents were stopped in the middle of their tasks");
         }
     }

@@ -1,6 +1,7 @@
 //! Client commands; `workflows execute` without a server gets a control plane of its own.
 
 use std::path::Path;
+use std::time::Duration;
 
 use cli::{Command, Connection, Exit, Globals};
 use control_plane::clock::SystemClock;
@@ -15,6 +16,9 @@ use crate::telemetry;
 const LOG: &str = "error";
 /// A run of its own keeps its data in its own folder.
 const DATABASE_VARIABLE: &str = "ORCHESTRATOR_DATABASE_URL";
+
+/// The run has ended by then, or its user has left: nothing is left that is worth a wait.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Carries out a client command.
 pub(crate) async fn client(
@@ -39,11 +43,12 @@ pub(crate) async fn client(
     let sources = Sources { flags, environment, file: None };
     let config = Config { listen: None, ..config::load(&sources)?.config };
     telemetry::start(&config.log, false);
-    let control_plane = ControlPlane::start(&config, SystemClock::shared()).await?;
+    let control_plane = ControlPlane::start(&config, SystemClock::shared()).await;
+    let control_plane = control_plane.map_err(|error| serve::explain(&error, &config))?;
     let crew = Crew::connect(&control_plane).await?;
     let connection = Connection::Channel(control_plane.channel());
     let exit = cli::run(command, globals, connection, program).await;
-    crew.stop().await;
+    crew.stop(STOP_TIMEOUT).await;
     control_plane.stop().await;
     Ok(exit)
 }

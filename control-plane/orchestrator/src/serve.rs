@@ -1,10 +1,13 @@
 //! `up`, `serve` and `agent`: processes that stay.
 
+use std::io::ErrorKind;
+use std::time::Duration;
+
 use agent_sdk::RunConfig;
-use anyhow::Context as _;
 use control_plane::clock::SystemClock;
-use control_plane::config::{self, LogFormat, Sources};
-use control_plane::control_plane::ControlPlane;
+use control_plane::config::{self, Config, LogFormat, Sources};
+use control_plane::control_plane::{ControlPlane, Error};
+use control_plane::{core, data_dir, server};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -12,24 +15,35 @@ use crate::arguments::{AgentArgs, ServeArgs};
 use crate::bundled::{self, Crew};
 use crate::telemetry;
 
+/// What `up` logs by default: that each bundled agent is there is no news.
+const LOG_OF_UP: &str = "info,agent_sdk=warn";
+/// How long bundled agents may take to finish what they have when the process stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Starts the control plane with all bundled agents.
 pub(crate) async fn up(args: ServeArgs) -> anyhow::Result<()> {
-    let Some(control_plane) = start(args).await? else { return Ok(()) };
+    let Some(control_plane) = start(args, LOG_OF_UP).await? else { return Ok(()) };
     let crew = Crew::connect(&control_plane).await?;
-    let stop = StopSignals::listen()?;
+    let mut stop = StopSignals::listen()?;
+    tracing::info!("{} agents are connected", control_plane.core().dispatcher.counts().agents);
     ready(&control_plane);
     stop.wait().await;
-    crew.stop().await;
+    tracing::info!("stopping: agents may finish what they have; a second signal cuts it short");
+    tokio::select! {
+        () = crew.stop(DRAIN_TIMEOUT) => {}
+        () = stop.wait() => {}
+    }
     control_plane.stop().await;
     Ok(())
 }
 
 /// Starts the control plane alone.
 pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<()> {
-    let Some(control_plane) = start(args).await? else { return Ok(()) };
-    let stop = StopSignals::listen()?;
+    let Some(control_plane) = start(args, "info").await? else { return Ok(()) };
+    let mut stop = StopSignals::listen()?;
     ready(&control_plane);
     stop.wait().await;
+    tracing::info!("stopping");
     control_plane.stop().await;
     Ok(())
 }
@@ -49,6 +63,7 @@ pub(crate) async fn agent(args: AgentArgs, server: Option<&str>) -> anyhow::Resu
         ended = &mut run => return Ok(ended?),
         stop = stop_signal() => stop?,
     }
+    tracing::info!("stopping when the tasks it has are done; a second signal stops at once");
     shutdown.cancel();
     tokio::select! {
         ended = &mut run => Ok(ended?),
@@ -59,9 +74,10 @@ pub(crate) async fn agent(args: AgentArgs, server: Option<&str>) -> anyhow::Resu
     }
 }
 
-/// `None`: the settings were shown, and nothing is to be started.
+/// `None`: the settings were shown, and nothing is to be started. `log` is the filter of the log
+/// where nothing is set.
 #[expect(clippy::print_stdout, reason = "what `--check-config` is for")]
-async fn start(args: ServeArgs) -> anyhow::Result<Option<ControlPlane>> {
+async fn start(args: ServeArgs, log: &str) -> anyhow::Result<Option<ControlPlane>> {
     let mut flags = Vec::new();
     let mut flag = |key: &str, value: Option<String>| {
         flags.extend(value.map(|value| (key.to_owned(), value)));
@@ -76,12 +92,43 @@ async fn start(args: ServeArgs) -> anyhow::Result<Option<ControlPlane>> {
         print!("{}", loaded.render());
         return Ok(None);
     }
-    telemetry::start(&loaded.config.log, loaded.config.log_format == LogFormat::Json);
+    let config = &loaded.config;
+    let filter = if config.log == Config::default().log { log } else { &config.log };
+    telemetry::start(filter, config.log_format == LogFormat::Json);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let started = ControlPlane::start(&loaded.config, SystemClock::shared()).await;
-    started.map(Some).context("the control plane cannot start")
+    let control_plane = ControlPlane::start(config, SystemClock::shared()).await;
+    let control_plane = control_plane.map_err(|error| explain(&error, config))?;
+    let version = env!("CARGO_PKG_VERSION");
+    tracing::info!("orchestrator {version} keeps its data in {}", config.kept_in());
+    Ok(Some(control_plane))
+}
+
+/// Why the control plane cannot start, and what can be done.
+pub(crate) fn explain(error: &Error, config: &Config) -> anyhow::Error {
+    let help = match error {
+        Error::Server(server::Error::Listen { source, .. }) => match source.kind() {
+            ErrorKind::AddrInUse => {
+                "stop what listens there, or give another address with --listen; port 0 picks a \
+                 free one"
+            }
+            _ => "give another address with --listen",
+        },
+        Error::DataDir(data_dir::Error::Io { .. }) => {
+            "give a folder that can be made and written with --data-dir"
+        }
+        Error::Core(core::Error::Store(_)) if config.database_url.is_some() => {
+            let kept_in = config.kept_in();
+            return anyhow::anyhow!(
+                "the control plane cannot start: {error}\n  help: see that the database {kept_in} \
+                 runs and lets this user in; its address is given by --database-url, \
+                 ORCHESTRATOR_DATABASE_URL or the file"
+            );
+        }
+        _ => return anyhow::anyhow!("the control plane cannot start: {error}"),
+    };
+    anyhow::anyhow!("the control plane cannot start: {error}\n  help: {help}")
 }
 
 /// Tells whoever waits for it that requests are served.
@@ -105,7 +152,7 @@ impl StopSignals {
         Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    async fn wait(mut self) {
+    async fn wait(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

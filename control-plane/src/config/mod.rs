@@ -96,6 +96,15 @@ impl Config {
         let others = self.notify_webhooks.iter().map(|(name, url)| (name.clone(), url));
         others.chain(slack).map(|(name, url)| (name, url.expose().to_owned())).collect()
     }
+
+    /// Where everything is kept, for people: the database without its password, or the folder.
+    #[must_use]
+    pub fn kept_in(&self) -> String {
+        match &self.database_url {
+            Some(url) => secret::mask_database(url.expose()),
+            None => self.data_dir.display().to_string(),
+        }
+    }
 }
 
 /// Where the configuration comes from.
