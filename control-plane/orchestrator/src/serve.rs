@@ -18,7 +18,7 @@ use crate::telemetry;
 /// What `up` logs by default: that each bundled agent is there is no news.
 const LOG_OF_UP: &str = "info,agent_sdk=warn";
 /// How long bundled agents may take to finish what they have when the process stops.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Starts the control plane with all bundled agents.
 pub(crate) async fn up(args: ServeArgs) -> anyhow::Result<()> {
@@ -28,12 +28,11 @@ pub(crate) async fn up(args: ServeArgs) -> anyhow::Result<()> {
     tracing::info!("{} agents are connected", control_plane.core().dispatcher.counts().agents);
     ready(&control_plane);
     stop.wait().await;
-    tracing::info!("stopping: agents may finish what they have; a second signal cuts it short");
-    tokio::select! {
-        () = crew.stop(DRAIN_TIMEOUT) => {}
-        () = stop.wait() => {}
-    }
-    control_plane.stop().await;
+    let stopped = async {
+        crew.stop(DRAIN_TIMEOUT).await;
+        control_plane.stop().await;
+    };
+    stop.unless_hurried(stopped).await;
     Ok(())
 }
 
@@ -43,8 +42,7 @@ pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let mut stop = StopSignals::listen()?;
     ready(&control_plane);
     stop.wait().await;
-    tracing::info!("stopping");
-    control_plane.stop().await;
+    stop.unless_hurried(control_plane.stop()).await;
     Ok(())
 }
 
@@ -156,6 +154,16 @@ impl StopSignals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+        }
+    }
+    /// Stops in order; at a second signal at once, as after a crash: nothing acknowledged is lost.
+    async fn unless_hurried(&mut self, stopped: impl Future<Output = ()>) {
+        tracing::info!("stopping when what is under way has ended; a second signal stops at once");
+        tokio::select! {
+            () = stopped => {}
+            () = self.wait() => {
+                tracing::warn!("stopped at once; the next start goes on where this one was");
+            }
         }
     }
 }
