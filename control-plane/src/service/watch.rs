@@ -183,6 +183,9 @@ impl Watch {
         if state.ended_at().is_some() {
             return Ok(());
         }
+        if state.version() > self.after {
+            self.read_on().await?;
+        }
         for view in state.steps() {
             let Some(engine::Waiting::Agent(key)) = view.waiting else { continue };
             if self.context.dispatcher.why(&key).is_some() {
