@@ -1,10 +1,18 @@
 //! Tables for people: one row a thing, no borders, columns that scripts can cut.
 
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Row, Table as Grid, presets};
+use comfy_table::{
+    Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Row, Table as Grid, Width,
+    presets,
+};
 
 use crate::output::{Output, one_line, printable};
 
 const CELL_CHARS_MAX: usize = 1000;
+/// Columns of running text, which are broken where the terminal is narrow. All others stay whole:
+/// an id in two halves cannot be copied, and a line that the terminal breaks can.
+const TEXTS: [&str; 7] = ["DETAIL", "ERROR", "BODY", "DESCRIPTION", "ABOUT", "ACTIONS", "SHUT OFF"];
+/// So wide they stay at least.
+const TEXT_WIDTH_MIN: u16 = 24;
 
 /// A table in the making.
 pub(crate) struct Table {
@@ -37,8 +45,14 @@ impl Table {
             if colored { cell.add_attribute(Attribute::Bold) } else { cell }
         }));
         grid.style_text_only();
-        for column in grid.column_iter_mut() {
+        for (column, heading) in grid.column_iter_mut().zip(headings) {
             column.set_padding((0, 2));
+            if output.width.is_some() {
+                column.set_constraint(match TEXTS.contains(heading) {
+                    true => ColumnConstraint::LowerBoundary(Width::Fixed(TEXT_WIDTH_MIN)),
+                    false => ColumnConstraint::ContentWidth,
+                });
+            }
         }
         Table { grid, colored }
     }
@@ -93,4 +107,23 @@ pub(crate) fn details(rows: &[(&str, String)]) -> String {
         })
         .collect();
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arguments::Format;
+
+    #[test]
+    fn on_a_narrow_terminal_texts_are_broken_and_ids_are_not() {
+        let mut output = Output::into(std::io::sink(), std::io::sink(), Format::Table);
+        output.width = Some(40);
+        let mut table = Table::new(&["RUN", "ERROR"], &output);
+        table.row(["01a1fc83-4be7-7ea3-96a5-182fcdc71605", "the disk of this machine is full"]);
+        let expected = "\
+RUN                                   ERROR
+01a1fc83-4be7-7ea3-96a5-182fcdc71605  the disk of this
+                                      machine is full";
+        assert_eq!(table.text(), expected);
+    }
 }

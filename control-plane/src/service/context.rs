@@ -147,10 +147,12 @@ impl Context {
 }
 
 fn why_for(path: &str, what: &WaitingFor, until: Option<Instant>) -> (String, String) {
-    let by = until.map(|until| format!(", until {}", until.to_rfc3339())).unwrap_or_default();
+    // People do not wait for microseconds.
+    let until = until.map(|until| Instant(until.0 - until.0.rem_euclid(1_000_000)).to_rfc3339());
+    let by = until.as_ref().map(|until| format!(", until {until}")).unwrap_or_default();
     match what {
         WaitingFor::Time => {
-            let at = until.map_or_else(|| "a time".to_owned(), Instant::to_rfc3339);
+            let at = until.unwrap_or_else(|| "a time".to_owned());
             (format!("it waits until {at}"), String::new())
         }
         WaitingFor::Signal(signal) => (
@@ -201,7 +203,9 @@ mod tests {
         assert_eq!(why.cause, "it waits for a person's decision: Deploy?");
         assert!(why.remedy.contains(&format!("orchestrator runs approve {run} gate")));
         assert!(why.remedy.contains(&format!("orchestrator runs reject {run} gate")));
-        let (_, remedy) = why_for("a", &WaitingFor::Signal("go".into()), Some(Instant(0)));
+        let until = Some(Instant(1_999_999));
+        let (cause, remedy) = why_for("a", &WaitingFor::Signal("go".into()), until);
+        assert_eq!(cause, "it waits for the signal `go`, until 1970-01-01T00:00:01Z");
         assert_eq!(remedy, "send it: `orchestrator runs signal RUN go`");
     }
 }

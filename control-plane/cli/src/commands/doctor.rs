@@ -14,7 +14,6 @@ use crate::connection::{Client, orchestrator};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::output::one_line;
-use crate::table::Table;
 use crate::{json, moment, status};
 
 /// Runs looked at, of each status.
@@ -76,7 +75,7 @@ struct Cause {
     remedy: String,
     since: Option<String>,
     #[serde(skip)]
-    since_text: String,
+    since_text: Option<String>,
 }
 
 pub(super) async fn run(doctor: Doctor, session: &mut Session) -> Result<Exit, Error> {
@@ -106,18 +105,36 @@ async fn one(run_id: &str, session: &mut Session) -> Result<Exit, Error> {
         session.output.data(&format!("nothing holds the run up (status: {word})"))?;
         return Ok(Exit::Success);
     }
-    session.output.data(&format!("status: {word}\n\n"))?;
-    let mut table = Table::new(&["STEP", "FOR", "WAITS FOR", "REMEDY"], &session.output);
-    for finding in &diagnosis.findings {
-        table.row([
-            if finding.step.is_empty() { "-" } else { finding.step.as_str() },
-            &since(finding),
-            &one_line(&finding.cause, TEXT_CHARS_MAX),
-            &one_line(&finding.remedy, TEXT_CHARS_MAX),
-        ]);
+    let mut lines = vec![format!("status: {word}")];
+    for finding in diagnosis.findings {
+        lines.extend(cause(finding).lines());
     }
-    session.output.data(&table.text())?;
+    session.output.data(&lines.join("\n"))?;
     Ok(Exit::Success)
+}
+
+fn cause(finding: Finding) -> Cause {
+    Cause {
+        since: finding.since.map(|since| json::duration(since.seconds, since.nanos)),
+        since_text: moment::span(finding.since.as_ref()).map(moment::duration),
+        step: finding.step,
+        cause: finding.cause,
+        remedy: finding.remedy,
+    }
+}
+
+impl Cause {
+    /// What is waited for and since when; below it what to do, on a line that can be copied.
+    fn lines(&self) -> Vec<String> {
+        let step = if self.step.is_empty() { "the run" } else { self.step.as_str() };
+        let cause = one_line(&self.cause, TEXT_CHARS_MAX);
+        let since = self.since_text.iter().map(|since| format!(" (for {since})"));
+        let mut lines = vec![format!("  {step}: {cause}{}", since.collect::<String>())];
+        if !self.remedy.is_empty() {
+            lines.push(format!("    {}", one_line(&self.remedy, TEXT_CHARS_MAX)));
+        }
+        lines
+    }
 }
 
 async fn all(session: &mut Session) -> Result<Exit, Error> {
@@ -152,17 +169,7 @@ async fn waiting(run: Run, session: &Session) -> Result<Option<Waiting>, Error> 
         Err(Error::Refused(_)) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let findings: Vec<Cause> = diagnosis
-        .findings
-        .into_iter()
-        .map(|finding| Cause {
-            since: finding.since.map(|since| json::duration(since.seconds, since.nanos)),
-            since_text: since(&finding),
-            step: finding.step,
-            cause: finding.cause,
-            remedy: finding.remedy,
-        })
-        .collect();
+    let findings: Vec<Cause> = diagnosis.findings.into_iter().map(cause).collect();
     if findings.is_empty() && diagnosis.status == i32::from(RunStatus::Running) {
         return Ok(None);
     }
@@ -248,26 +255,12 @@ fn text(report: &Report, session: &Session) -> String {
         lines.push(format!("{} runs: none waits", paint.green("✓")));
         return lines.join("\n");
     }
-    lines.push(format!("{} runs that wait: {}\n", paint.yellow("!"), report.runs.len()));
-    let headings = ["RUN", "WORKFLOW", "STATUS", "STEP", "FOR", "WAITS FOR", "REMEDY"];
-    let mut table = Table::new(&headings, &session.output);
+    lines.push(format!("{} runs that wait: {}", paint.yellow("!"), report.runs.len()));
     for run in &report.runs {
-        let head = [run.run_id.as_str(), run.workflow.as_str(), run.status];
-        if run.findings.is_empty() {
-            table.row(head.iter().chain(&["-"; 4]));
-        }
-        for cause in &run.findings {
-            let step = if cause.step.is_empty() { "-" } else { cause.step.as_str() };
-            let waits_for = one_line(&cause.cause, TEXT_CHARS_MAX);
-            let remedy = one_line(&cause.remedy, TEXT_CHARS_MAX);
-            let rest = [step, cause.since_text.as_str(), &waits_for, &remedy];
-            table.row(head.iter().chain(&rest));
-        }
+        let word = status::painted(run.status, run.status, paint);
+        let workflow = one_line(&run.workflow, TEXT_CHARS_MAX);
+        lines.push(format!("\nrun {}  {workflow}  {word}", run.run_id));
+        lines.extend(run.findings.iter().flat_map(Cause::lines));
     }
-    lines.push(table.text());
     lines.join("\n")
-}
-
-fn since(finding: &Finding) -> String {
-    moment::span(finding.since.as_ref()).map_or_else(|| "-".to_owned(), moment::duration)
 }

@@ -244,14 +244,12 @@ async fn the_doctor_says_what_waits_and_how_servers_and_agents_are() {
         ..Fake::new()
     };
     let one = text(fake(), &["doctor", "run-1"]).await;
-    let expected = "status: waiting\n\n\
-        STEP  FOR     WAITS FOR              REMEDY\n\
-        a     1m 30s  no agent offers `say`  connect one\n";
+    let expected = "status: waiting\n  a: no agent offers `say` (for 1m 30s)\n    connect one\n";
     assert_eq!(one, expected);
     let all = text(fake(), &["doctor"]).await;
     assert!(all.starts_with("✓ server http://127.0.0.1:"), "{all}");
     assert!(all.contains("agents: 0 of 1 healthy; echo/host-1 (draining)"), "{all}");
-    assert!(all.contains("no agent offers `say`  connect one"), "{all}");
+    assert!(all.contains("  a: no agent offers `say` (for 1m 30s)\n    connect one"), "{all}");
     let document = document(fake(), &["doctor"]).await;
     assert_eq!(document["runs"][0]["findings"][0]["since"], "90s");
     assert_eq!(document["servers"][0]["reachable"], true);
