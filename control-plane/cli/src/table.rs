@@ -11,13 +11,15 @@ const CELL_CHARS_MAX: usize = 1000;
 /// Columns of running text, which are broken where the terminal is narrow. All others stay whole:
 /// an id in two halves cannot be copied, and a line that the terminal breaks can.
 const TEXTS: [&str; 7] = ["DETAIL", "ERROR", "BODY", "DESCRIPTION", "ABOUT", "ACTIONS", "SHUT OFF"];
-/// So wide they stay at least.
+/// So wide they stay at least; where there is less room, rows are left to the terminal to break.
 const TEXT_WIDTH_MIN: u16 = 24;
+const GAP: u16 = 2;
 
 /// A table in the making.
 pub(crate) struct Table {
     grid: Grid,
     colored: bool,
+    width: Option<u16>,
 }
 
 impl Table {
@@ -46,7 +48,7 @@ impl Table {
         }));
         grid.style_text_only();
         for (column, heading) in grid.column_iter_mut().zip(headings) {
-            column.set_padding((0, 2));
+            column.set_padding((0, GAP));
             if output.width.is_some() {
                 column.set_constraint(match TEXTS.contains(heading) {
                     true => ColumnConstraint::LowerBoundary(Width::Fixed(TEXT_WIDTH_MIN)),
@@ -54,7 +56,7 @@ impl Table {
                 });
             }
         }
-        Table { grid, colored }
+        Table { grid, colored, width: output.width }
     }
 
     /// Adds a row; a cell that is a status word gets its colour.
@@ -76,7 +78,21 @@ impl Table {
     }
 
     /// The text, without blanks at the ends of lines.
-    pub(crate) fn text(self) -> String {
+    pub(crate) fn text(mut self) -> String {
+        let widths = self.grid.column_max_content_widths();
+        let columns = self.grid.column_iter_mut().zip(widths);
+        let least: u16 = columns
+            .map(|(column, width)| match column.constraint() {
+                Some(ColumnConstraint::LowerBoundary(_)) => width.min(TEXT_WIDTH_MIN),
+                _ => width,
+            })
+            .fold(0, |sum, width| sum.saturating_add(width).saturating_add(GAP));
+        if self.width.is_some_and(|width| least > width.saturating_add(GAP)) {
+            self.grid.set_content_arrangement(ContentArrangement::Disabled);
+            for column in self.grid.column_iter_mut() {
+                column.remove_constraint();
+            }
+        }
         let lines: Vec<String> = self.grid.lines().map(|line| line.trim_end().to_owned()).collect();
         lines.join("\n")
     }
@@ -116,14 +132,19 @@ mod tests {
 
     #[test]
     fn on_a_narrow_terminal_texts_are_broken_and_ids_are_not() {
-        let mut output = Output::into(std::io::sink(), std::io::sink(), Format::Table);
-        output.width = Some(40);
-        let mut table = Table::new(&["RUN", "ERROR"], &output);
-        table.row(["01a1fc83-4be7-7ea3-96a5-182fcdc71605", "the disk of this machine is full"]);
-        let expected = "\
+        let table = |width| {
+            let mut output = Output::into(std::io::sink(), std::io::sink(), Format::Table);
+            output.width = Some(width);
+            let mut table = Table::new(&["RUN", "ERROR"], &output);
+            table.row(["01a1fc83-4be7-7ea3-96a5-182fcdc71605", "the disk of this machine is full"]);
+            table.text()
+        };
+        assert_eq!(table(80), table(200));
+        let broken = "\
 RUN                                   ERROR
-01a1fc83-4be7-7ea3-96a5-182fcdc71605  the disk of this
-                                      machine is full";
-        assert_eq!(table.text(), expected);
+01a1fc83-4be7-7ea3-96a5-182fcdc71605  the disk of this machine
+                                      is full";
+        assert_eq!(table(64), broken);
+        assert_eq!(table(40), table(80));
     }
 }
