@@ -125,6 +125,7 @@ impl Runner {
 
     async fn serve(&mut self, drain: &CancellationToken) -> Result<(), Error> {
         let board = Arc::clone(&self.board);
+        let mut losses: u32 = 0;
         loop {
             if drain.is_cancelled() {
                 board.drain();
@@ -140,6 +141,7 @@ impl Runner {
                     let end = session.run(drain).await;
                     if began.elapsed() >= SESSION_HEALTHY {
                         self.backoff.reset();
+                        losses = 0;
                     }
                     match end {
                         End::Drained => return Ok(()),
@@ -158,7 +160,13 @@ impl Runner {
             self.turn += 1;
             let tasks = board.tasks();
             let delay = self.backoff.next(tasks > 0);
-            tracing::warn!(why, tasks, ?delay, "not connected; tries again");
+            losses = losses.saturating_add(1);
+            // An hour without a server is a dozen lines, not thousands.
+            if losses.is_power_of_two() {
+                tracing::warn!(why, tasks, losses, "not connected; tries again until it is");
+            } else {
+                tracing::debug!(why, tasks, losses, ?delay, "not connected; tries again");
+            }
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
                 () = stopped_idle(&board, drain) => return Ok(()),
