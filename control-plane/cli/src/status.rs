@@ -88,7 +88,8 @@ pub(crate) fn health_word(health: AgentHealth) -> &'static str {
 pub(crate) fn mark(word: &str) -> &'static str {
     match word {
         "success" => "✓",
-        "failure" => "✗",
+        "failure" | "stuck" => "✗",
+        "rolled_back" => "↺",
         "skipped" => "-",
         "cancelled" => "⊘",
         "running" => "●",
