@@ -82,7 +82,6 @@ impl Server {
             .arg(data_dir)
             .args(more)
             .env("ORCHESTRATOR_WORKSPACE", data_dir.join("workspace"))
-            .env("XDG_STATE_HOME", data_dir.join("state"))
             .env("ORCHESTRATOR_DATA_DIR", data_dir)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -172,8 +171,6 @@ pub(crate) fn orchestrator(arguments: &[&str], workspace: &Path) -> Output {
         .args(arguments)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .env("ORCHESTRATOR_WORKSPACE", workspace)
-        // What the user's own agents have logged is none of a test's business.
-        .env("XDG_STATE_HOME", workspace.join("state"))
         // The error tracker's log too is the test's own: others' errors are not its errors.
         .env("ORCHESTRATOR_DATA_DIR", workspace)
         .stdin(Stdio::null())
