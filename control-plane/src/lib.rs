@@ -8,6 +8,7 @@ pub mod data_dir;
 pub mod definitions;
 pub mod dispatch;
 mod ids;
+pub mod lease;
 pub mod limits;
 pub mod retention;
 pub mod runs;

@@ -24,12 +24,18 @@ pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<Option<PathBuf>> = OnceLock::new();
     let built = BINARY.get_or_init(|| {
         let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "orchestrator"])
+            .args(["build", "--package", "orchestrator"])
+            .arg("--message-format=json-render-diagnostics")
             .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
+            .stderr(Stdio::inherit())
+            .output()
             .unwrap();
-        let this = std::env::current_exe().unwrap();
-        built.success().then(|| this.parent().unwrap().parent().unwrap().join("orchestrator"))
+        let messages = String::from_utf8(built.stdout).unwrap();
+        let messages = messages.lines().filter_map(|line| serde_json::from_str(line).ok());
+        // Where cargo puts it is a setting of whoever builds, so it is asked.
+        let mut executables =
+            messages.filter_map(|message: serde_json::Value| Some(message["executable"].as_str()?.into()));
+        executables.next_back()
     });
     built.as_deref().expect("the binary is built")
 }
