@@ -28,9 +28,8 @@ impl Lease {
     /// this, and one that was ended stays so.
     pub fn extend(&self, until: Instant) {
         // Only an ended lease is below zero, and it must stay there.
-        drop(self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| {
-            (now >= 0).then_some(now.max(until.0))
-        }));
+        let extended = |now: i64| (now >= 0).then_some(now.max(until.0));
+        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, extended);
     }
 
     /// Ends it for good.
