@@ -67,6 +67,8 @@ pub const IDLE_SHARES_KEPT: usize = 1_024;
 pub const WEIGHT_MAX: u32 = 1_000;
 /// How long one level of priority takes to be gained by waiting.
 pub const AGEING_STEP: Duration = Duration::from_secs(60);
+/// With more waiting tasks than this, new work should be refused for a while.
+pub const TASKS_WAITING_MAX: usize = 100_000;
 /// The highest priority.
 pub const PRIORITY_MAX: u8 = 9;
 /// How many updates of one run a slow watcher may lag behind before it misses some.

@@ -49,6 +49,13 @@ pub(super) fn responses(frames: Vec<Outgoing>, clocks: &Clocks) -> Vec<v1::Conne
     responses
 }
 
+/// Whether a frame makes the agent do something for a run: only the run's owner may.
+pub(super) fn acts(response: &v1::ConnectResponse) -> bool {
+    use connect_response::Frame;
+    let frame = response.frame.as_ref();
+    matches!(frame, Some(Frame::Assign(_) | Frame::Proceed(_) | Frame::Cancel(_)))
+}
+
 fn response(frame: Outgoing, clocks: &Clocks) -> connect_response::Frame {
     use connect_response::Frame;
     match frame {

@@ -23,6 +23,7 @@ mod telemetry;
 mod updates;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -44,6 +45,8 @@ pub(crate) use poll::ReportFault;
 pub use stream::SessionStream;
 
 use crate::clock::{Clock, until};
+use crate::lease::Lease;
+use crate::limits;
 pub(crate) use matcher::AgentView;
 use matcher::{Effects, Matcher, Refusal};
 use report::Subject;
@@ -56,6 +59,8 @@ pub struct Config {
     pub clocks: Clocks,
     /// Weights of fairness keys; 1 where none is given.
     pub weights: BTreeMap<String, u32>,
+    /// While it does not hold, no task is given out, let begin or stopped.
+    pub lease: Lease,
 }
 
 /// The way to dispatch. Cheap to clone.
@@ -66,6 +71,9 @@ struct Inner {
     locked: Mutex<Locked>,
     clock: Arc<dyn Clock>,
     clocks: Clocks,
+    lease: Lease,
+    /// How many tasks wait, to be read without the lock.
+    waiting: AtomicUsize,
     sink: OnceLock<Arc<dyn ReportSink>>,
     updates: updates::Updates,
     telemetry: telemetry::Telemetry,
@@ -92,6 +100,8 @@ impl Dispatcher {
             locked: Mutex::new(locked),
             clock,
             clocks: config.clocks,
+            lease: config.lease,
+            waiting: AtomicUsize::new(0),
             sink: OnceLock::new(),
             updates: updates::Updates::default(),
             telemetry: telemetry::Telemetry::new(),
@@ -159,6 +169,13 @@ impl Dispatcher {
         self.with(|matcher| matcher.forget_run(run));
     }
 
+    /// All runs may be another's: their tasks are forgotten here and left to their agents,
+    /// whose sessions stay. What is expected again in time goes on; of the rest the agents are
+    /// told that they have lost it.
+    pub fn forget_all(&self) {
+        self.with(Matcher::forget_all);
+    }
+
     /// Gives out no further task of the run (true), or goes on (false).
     pub fn hold_run(&self, run: RunId, hold: bool) {
         self.with(|matcher| matcher.hold_run(run, hold));
@@ -197,6 +214,12 @@ impl Dispatcher {
     #[must_use]
     pub fn counts(&self) -> Counts {
         self.with(|matcher| matcher.counts())
+    }
+
+    /// Whether so many tasks wait that no further work should be taken on for a while.
+    #[must_use]
+    pub fn is_overloaded(&self) -> bool {
+        self.0.waiting.load(Ordering::Relaxed) > limits::TASKS_WAITING_MAX
     }
 
     /// Asks all agents to connect elsewhere, and ends their streams when they had time to: this
@@ -243,6 +266,11 @@ impl Dispatcher {
             .with(|matcher| matcher.register(registration, new_token(), life, false))
             .map_err(RegisterFault::from)?;
         Ok(SessionStream::new(self.clone(), session))
+    }
+
+    /// Whether agents may be told to begin or to stop something: the runs are still ours.
+    fn may_act(&self) -> bool {
+        self.0.lease.holds(self.0.clock.now())
     }
 
     pub(crate) fn clocks(&self) -> &Clocks {
@@ -294,6 +322,7 @@ impl Dispatcher {
         if sooner {
             self.0.alarm.notify_one();
         }
+        self.0.waiting.store(counts.queued, Ordering::Relaxed);
         self.carry_out(effects);
         self.0.telemetry.counts(counts);
         result

@@ -65,6 +65,7 @@ impl Dispatcher {
             }
         };
         let clocks = self.clocks();
+        let tasks = if self.may_act() { tasks } else { Vec::new() };
         Ok((tasks.iter().map(|task| convert::task(task, clocks)).collect(), token))
     }
 
@@ -86,8 +87,9 @@ impl Dispatcher {
         let mut told: Vec<Outgoing> = Vec::new();
         let mut closed = false;
         let settled = poll_fn(|cx| {
+            let may_act = self.may_act();
             self.with_locked(|locked| {
-                match locked.matcher.take(session) {
+                match locked.matcher.take(session, may_act) {
                     Taken::Frames(frames) => told.extend(frames),
                     Taken::Closed => closed = true,
                 }

@@ -33,6 +33,11 @@ pub(super) enum Outgoing {
 }
 
 impl Outgoing {
+    /// Whether it makes the agent do something for a run: only the run's owner may.
+    pub(super) fn acts(&self) -> bool {
+        matches!(self, Self::Assign(_) | Self::Proceed { .. } | Self::Cancel { .. })
+    }
+
     /// Whether it settles what a report said of this task.
     pub(super) fn settles(&self, about: TaskKey) -> bool {
         match self {

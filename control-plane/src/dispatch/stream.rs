@@ -83,12 +83,16 @@ impl Stream for SessionStream {
     type Item = Result<ConnectResponse, tonic::Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(frame) = self.ready.pop_front() {
-            return Poll::Ready(Some(Ok(frame)));
+        while let Some(frame) = self.ready.pop_front() {
+            // It may have waited here for the transport.
+            if !convert::acts(&frame) || self.dispatcher.may_act() {
+                return Poll::Ready(Some(Ok(frame)));
+            }
         }
         let session = self.session;
+        let may_act = self.dispatcher.may_act();
         let taken = self.dispatcher.with_locked(|locked| {
-            let taken = locked.matcher.take(session);
+            let taken = locked.matcher.take(session, may_act);
             if matches!(&taken, Taken::Frames(frames) if frames.is_empty()) {
                 Dispatcher::wake_for(locked, session, cx.waker());
             }

@@ -21,6 +21,9 @@ impl Matcher {
         if waiting.queued || gated || waiting.held_since.is_some() || task.order.begun {
             return;
         }
+        if waiting.is_over() {
+            return;
+        }
         waiting.gate = None;
         waiting.reserved = false;
         task.level = super::timers::level(&task.order, self.now);

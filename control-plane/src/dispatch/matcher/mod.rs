@@ -84,6 +84,20 @@ struct Waiting {
     held_since: Option<Instant>,
     /// To be passed on to the agent that claims it.
     cancel: Option<(String, Duration)>,
+    /// Not to be given out any more; who claims it keeps it.
+    withdrawn: bool,
+}
+
+impl Waiting {
+    /// Whether an agent may still come that has it.
+    fn may_be_out(&self, now: Instant) -> bool {
+        self.reserved && self.gate.is_some_and(|gate| gate > now)
+    }
+
+    /// Whether it is given out no more, whatever comes.
+    fn is_over(&self) -> bool {
+        self.cancel.is_some() || self.withdrawn
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,6 +295,7 @@ impl Matcher {
                 queued: false,
                 held_since: held.then_some(self.now),
                 cancel: None,
+                withdrawn: false,
             }),
             order: Arc::new(order),
             losses: 0,
@@ -314,8 +329,9 @@ impl Matcher {
             return;
         };
         match &mut task.state {
-            State::Waiting(waiting) if task.order.begun => {
+            State::Waiting(waiting) if task.order.begun || waiting.may_be_out(self.now) => {
                 waiting.cancel = Some((reason.to_owned(), grace));
+                self.schedule_task(key);
             }
             State::Waiting(_) => self.end_waiting(key, engine::task::TaskOutcome::Cancelled),
             State::Out(out) => {
@@ -334,13 +350,16 @@ impl Matcher {
 
     /// Takes a task back and reports it as cancelled, unless an agent has it.
     pub(super) fn withdraw(&mut self, key: TaskKey) {
-        let is_waiting = match self.tasks.get(&key) {
-            Some(task) => matches!(task.state, State::Waiting(_)) && !task.order.begun,
-            None => return self.report_unknown_cancelled(key),
+        let Some(task) = self.tasks.get_mut(&key) else {
+            return self.report_unknown_cancelled(key);
         };
-        if is_waiting {
-            self.end_waiting(key, engine::task::TaskOutcome::Cancelled);
+        match &mut task.state {
+            State::Waiting(_) if task.order.begun => {}
+            State::Waiting(waiting) if waiting.may_be_out(self.now) => waiting.withdrawn = true,
+            State::Waiting(_) => self.end_waiting(key, engine::task::TaskOutcome::Cancelled),
+            State::Out(_) | State::Ended(_) => {}
         }
+        self.schedule_task(key);
     }
 
     /// The run has ended: its tasks are stopped and forgotten, without reports.
@@ -356,11 +375,39 @@ impl Matcher {
     pub(super) fn forget_run(&mut self, run: RunId) {
         self.held.remove(&run);
         for key in self.keys_of(run) {
-            let out = self.remove(key);
-            if let Some(out) = out {
-                self.free_slot(&out, key, None);
-                self.match_agent(out.agent);
+            self.leave_behind(key);
+        }
+    }
+
+    /// All runs may be another replica's. Sessions stay.
+    pub(super) fn forget_all(&mut self) {
+        self.held.clear();
+        for agent in self.registry.agents.values_mut() {
+            if let Some(session) = agent.session.as_mut() {
+                session.outbox.retain(|frame| !frame.acts());
             }
+        }
+        let keys: Vec<TaskKey> = self.tasks.keys().copied().collect();
+        for key in keys {
+            self.leave_behind(key);
+        }
+    }
+
+    /// Forgets a task. An agent that has it, or its result, goes on with it for as long as an
+    /// unknown claim stands.
+    fn leave_behind(&mut self, key: TaskKey) {
+        let origin = match self.tasks.get(&key).map(|task| &task.state) {
+            Some(State::Out(out)) => Some((out.agent, out.lease)),
+            Some(State::Ended(ended)) => ended.origin,
+            Some(State::Waiting(_)) | None => None,
+        };
+        let out = self.remove(key);
+        if let Some((agent, lease)) = origin {
+            self.remember_claim(agent, key, lease);
+        }
+        if let Some(out) = out {
+            self.free_slot(&out, key, None);
+            self.match_agent(out.agent);
         }
     }
 

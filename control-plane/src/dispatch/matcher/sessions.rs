@@ -165,7 +165,12 @@ impl Matcher {
         }
     }
 
-    fn remember_claim(&mut self, agent: AgentId, key: TaskKey, lease: LeaseToken) -> bool {
+    pub(super) fn remember_claim(
+        &mut self,
+        agent: AgentId,
+        key: TaskKey,
+        lease: LeaseToken,
+    ) -> bool {
         if self.claims.len() >= limits::CLAIMS_MAX {
             return false;
         }
@@ -250,13 +255,14 @@ impl Matcher {
         }
     }
 
-    /// Frames for the session's stream.
-    pub(crate) fn take(&mut self, session: SessionId) -> Taken {
+    /// Frames for the session's stream. Those that act for runs are dropped unless `may_act`:
+    /// the runs are another's, who gives their tasks out by itself.
+    pub(crate) fn take(&mut self, session: SessionId, may_act: bool) -> Taken {
         let Some(id) = self.registry.of_session(session) else { return Taken::Closed };
         let Some(found) = self.registry.session_mut(session) else { return Taken::Closed };
         let count = found.outbox.len().min(limits::OUTBOX_FRAMES_TAKEN);
         let was_full = found.outbox.len() >= limits::OUTBOX_FRAMES_FULL;
-        let frames = found.outbox.drain(..count).collect();
+        let frames = found.outbox.drain(..count).filter(|frame| may_act || !frame.acts()).collect();
         if was_full {
             self.match_agent(id);
         }

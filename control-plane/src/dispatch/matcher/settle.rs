@@ -296,6 +296,7 @@ impl Matcher {
             queued: false,
             held_since: held.then_some(self.now),
             cancel: None,
+            withdrawn: false,
         });
         let State::Out(out) = std::mem::replace(&mut task.state, waiting) else { return None };
         self.counts.running -= 1;

@@ -53,7 +53,7 @@ impl Task {
 
     fn deadline(&self) -> Option<Instant> {
         match &self.state {
-            State::Waiting(waiting) if self.order.begun => waiting.gate,
+            State::Waiting(waiting) if self.order.begun || waiting.is_over() => waiting.gate,
             State::Waiting(waiting) if waiting.held_since.is_some() => None,
             State::Waiting(waiting) => {
                 let aged = waiting.queued.then(|| next_level_at(&self.order, self.level));
@@ -168,6 +168,12 @@ impl Matcher {
         if task.order.begun {
             if gate_is_open {
                 self.end_waiting(key, TaskOutcome::LostAtMostOnce);
+            }
+            return;
+        }
+        if waiting.is_over() {
+            if gate_is_open {
+                self.end_waiting(key, TaskOutcome::Cancelled);
             }
             return;
         }

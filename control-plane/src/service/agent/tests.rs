@@ -1,6 +1,5 @@
 //! The service over real gRPC, with a sink that does what a test tells it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,7 +55,7 @@ struct Service {
 
 async fn serve(clocks: Clocks) -> Service {
     let clock: Arc<dyn Clock> = SystemClock::shared();
-    let dispatcher = Dispatcher::new(Config { clocks, weights: BTreeMap::new() }, clock);
+    let dispatcher = Dispatcher::new(Config { clocks, ..Config::default() }, clock);
     let (sender, told) = mpsc::unbounded_channel();
     let stop = CancellationToken::new();
     dispatcher.start(Arc::new(Sink(sender)), stop.clone());

@@ -7,6 +7,7 @@ use engine::task::{Delivery, TaskKey, TaskOrder, TaskOutcome};
 
 use super::super::super::lease::LeaseToken;
 use super::super::super::session::{Incoming, Outgoing, SessionId};
+use super::super::{Matcher, Taken};
 use super::world::{World, key, order, register};
 
 const GRACE: Duration = Duration::from_secs(3);
@@ -240,4 +241,88 @@ fn a_remembered_claim_of_another_attempt_is_told_that_it_lost() {
     world.act(|matcher| matcher.expect(TaskOrder { attempt: 2, ..adopted(1) }, GRACE));
     let frames = world.frames(agent);
     assert!(matches!(frames[..], [Outgoing::LeaseLost { .. }]), "{frames:?}");
+}
+
+#[test]
+fn a_cancel_within_the_grace_waits_for_the_agent_that_may_have_the_task() {
+    let mut world = World::new();
+    for number in 1..=2 {
+        world.act(|matcher| matcher.expect(adopted(number), GRACE));
+        world.act(|matcher| matcher.cancel(key("w", number), "enough", GRACE));
+    }
+    assert!(world.reports.is_empty(), "it cannot be told yet");
+    let agent = reconnect(&mut world, "a", &[(key("w", 1), OLD)]);
+    let frames = world.frames(agent);
+    let cancelled =
+        |it: &Outgoing| matches!(it, Outgoing::Cancel { key: k, .. } if *k == key("w", 1));
+    assert!(frames.iter().any(cancelled), "{frames:?}");
+    world.pass_secs(3);
+    assert!(world.reports.iter().any(|(report, _)| report.task.key == key("w", 2)));
+    assert!(world.outcomes().iter().all(|outcome| *outcome == TaskOutcome::Cancelled));
+    assert_eq!(world.assigned(agent), [""; 0], "neither is given out");
+}
+
+#[test]
+fn what_is_withdrawn_within_the_grace_stays_with_the_agent_that_has_it() {
+    let mut world = World::new();
+    for number in 1..=2 {
+        world.act(|matcher| matcher.expect(adopted(number), GRACE));
+        world.act(|matcher| matcher.withdraw(key("w", number)));
+    }
+    let agent = reconnect(&mut world, "a", &[(key("w", 1), OLD)]);
+    world.pass_secs(3);
+    assert_eq!(world.reports.len(), 1);
+    assert_eq!(world.reports[0].0.task.key, key("w", 2));
+    assert_eq!(world.outcomes(), [TaskOutcome::Cancelled]);
+    world.succeed(agent, (key("w", 1), OLD));
+    assert!(matches!(world.outcomes()[..], [TaskOutcome::Succeeded { .. }]));
+}
+
+#[test]
+fn after_the_loss_of_all_runs_what_is_claimed_again_goes_on_and_the_rest_is_lost() {
+    let mut world = World::new();
+    let agent = world.agent("a", 3);
+    for number in 1..=3 {
+        world.submit(order("w", number));
+    }
+    let tasks: Vec<_> =
+        world.assignments(agent).iter().map(|it| (it.order.key, it.lease)).collect();
+    tasks.iter().for_each(|task| world.accept(agent, *task));
+    world.succeed(agent, tasks[2]);
+    world.act(Matcher::forget_all);
+    assert_eq!(world.frames(agent), []);
+    let counts = world.matcher.counts();
+    assert_eq!((counts.queued, counts.running, counts.agents), (0, 0, 1));
+    let status = || Incoming::Status(tasks.clone());
+    world.hear(agent, status());
+    assert_eq!(world.frames(agent), [], "nobody knows yet whose they are");
+    world.act(|matcher| matcher.expect(adopted(1), GRACE));
+    world.act(|matcher| matcher.expect(adopted(3), GRACE));
+    world.succeed(agent, tasks[2]);
+    for _ in 0..16 {
+        world.pass_secs(1);
+        world.hear(agent, status());
+    }
+    let lost = |it: &Outgoing| match it {
+        Outgoing::LeaseLost { key, .. } => Some(key.instance.0),
+        _ => None,
+    };
+    let lost: std::collections::BTreeSet<u32> =
+        world.frames(agent).iter().filter_map(lost).collect();
+    assert_eq!(lost.into_iter().collect::<Vec<_>>(), [2]);
+    world.succeed(agent, tasks[0]);
+    let ended = world.reports.iter().filter(|(it, _)| it.task.outcome != TaskOutcome::Started);
+    assert!(ended.count() >= 2);
+}
+
+#[test]
+fn without_the_lease_nothing_that_acts_for_a_run_is_sent() {
+    let mut world = World::new();
+    let agent = world.agent("a", 2);
+    world.frames(agent);
+    world.submit(order("w", 1));
+    world.hear(agent, Incoming::Ping { nonce: 7 });
+    let taken = world.act(|matcher| matcher.take(agent, false));
+    assert_eq!(taken, Taken::Frames(vec![Outgoing::Pong { nonce: 7 }]));
+    assert_eq!(world.frames(agent), [], "and it is not sent later either");
 }

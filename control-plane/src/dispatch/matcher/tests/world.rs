@@ -144,7 +144,7 @@ impl World {
 
     pub(super) fn frames(&mut self, session: SessionId) -> Vec<Outgoing> {
         let mut all = Vec::new();
-        while let Taken::Frames(frames) = self.act(|matcher| matcher.take(session)) {
+        while let Taken::Frames(frames) = self.act(|matcher| matcher.take(session, true)) {
             if frames.is_empty() {
                 break;
             }
