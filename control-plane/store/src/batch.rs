@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, HashSet};
 use engine::{ContentHash, RunId};
 
 use crate::limits::{
-    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, BATCH_TRANSITIONS_MAX, BLOB_BYTES_MAX,
-    JOURNAL_BODY_BYTES_MAX, STEP_BYTES_MAX, TEXT_BYTES_MAX,
+    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, BATCH_TRANSITIONS_MAX, BLOB_BYTES_MAX, STEP_BYTES_MAX,
+    TEXT_BYTES_MAX,
 };
-use crate::{Commit, Error, JournalRow, Micros, Outcome, RequestRow};
+use crate::pack::{PACKED, Stored, pack};
+use crate::{Commit, Error, Micros, Outcome, RequestRow};
 
 /// A checked batch. What is refused has its outcome; the rest is in `transitions`, by run id.
 pub(crate) struct Batch<'a> {
@@ -22,21 +23,8 @@ pub(crate) struct Transition<'a> {
     /// Its place in the batch as it was given.
     pub(crate) place: usize,
     pub(crate) commit: &'a Commit,
-    pub(crate) events: Vec<Event<'a>>,
-}
-
-/// An event and where its body goes.
-pub(crate) struct Event<'a> {
-    pub(crate) row: &'a JournalRow,
-    /// The hash of a body that is too long for a row.
-    pub(crate) blob: Option<ContentHash>,
-}
-
-impl Event<'_> {
-    /// The body, if it stays in the row.
-    pub(crate) fn inline_body(&self) -> Option<&[u8]> {
-        self.blob.is_none().then_some(&*self.row.body)
-    }
+    /// What goes into its journal.
+    pub(crate) rows: Vec<Stored<'a>>,
 }
 
 impl Transition<'_> {
@@ -56,7 +44,7 @@ impl Transition<'_> {
 
     /// Every blob that the run needs from now on.
     pub(crate) fn blobs(&self) -> impl Iterator<Item = ContentHash> + '_ {
-        let bodies = self.events.iter().filter_map(|event| event.blob);
+        let bodies = self.rows.iter().filter_map(|row| row.blob);
         bodies.chain(self.commit.blobs.iter().copied())
     }
 }
@@ -78,7 +66,9 @@ impl<'a> Batch<'a> {
                 Err("the run is in the batch already".to_owned())
             };
             match checked {
-                Ok(()) => transitions.push(Transition { place, commit, events: events(commit) }),
+                Ok(()) => {
+                    transitions.push(Transition { place, commit, rows: pack(&commit.events) })
+                }
                 Err(reason) => outcomes[place] = Outcome::Refused { reason },
             }
         }
@@ -118,11 +108,9 @@ impl<'a> Batch<'a> {
         let mut contents = BTreeMap::new();
         for transition in &self.transitions {
             let at = transition.at();
-            for event in &transition.events {
-                if let Some(hash) = event.blob {
-                    let entry = contents.entry(hash).or_insert((at, &*event.row.body));
-                    entry.0 = entry.0.max(at);
-                }
+            for (hash, body) in transition.rows.iter().filter_map(Stored::blob_body) {
+                let entry = contents.entry(hash).or_insert((at, body));
+                entry.0 = entry.0.max(at);
             }
         }
         contents
@@ -144,14 +132,6 @@ impl<'a> Batch<'a> {
     pub(crate) fn into_outcomes(self) -> Vec<Outcome> {
         self.outcomes
     }
-}
-
-fn events(commit: &Commit) -> Vec<Event<'_>> {
-    let event = |row: &'_ JournalRow| -> Option<ContentHash> {
-        let long = row.body.len() > JOURNAL_BODY_BYTES_MAX;
-        long.then(|| ContentHash::of(&row.body))
-    };
-    commit.events.iter().map(|row| Event { row, blob: event(row) }).collect()
 }
 
 fn check_size(commits: &[Commit]) -> Result<(), Error> {
@@ -228,6 +208,9 @@ fn check_sequence(commit: &Commit) -> Result<(), String> {
         seq = seq.saturating_add(1);
         if event.seq != seq {
             return Err(format!("the next event is number {seq}, found {}", event.seq));
+        }
+        if event.kind == PACKED {
+            return Err(format!("event {seq} is of kind {PACKED}, which is the store's own"));
         }
         if event.body.len() > BLOB_BYTES_MAX {
             let found = event.body.len();

@@ -9,6 +9,7 @@ mod error;
 #[cfg(feature = "testing")]
 pub mod faulty;
 mod migration;
+mod pack;
 mod postgres;
 mod rows;
 mod sqlite;
@@ -38,6 +39,9 @@ pub mod limits {
     pub const PAGE_ROWS_MAX: u32 = 1000;
     /// A journal body longer than this is kept as a content-addressed blob.
     pub const JOURNAL_BODY_BYTES_MAX: usize = 16 * 1024;
+    /// Events of one transition share a row of the journal up to this size. Small enough that
+    /// PostgreSQL keeps the row in its table as it is.
+    pub const PACKED_BYTES_MAX: usize = 1800;
     /// A blob.
     pub const BLOB_BYTES_MAX: usize = 64 * 1024 * 1024;
     /// A name, id or other short text that stands in a column of its own.

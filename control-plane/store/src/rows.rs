@@ -105,7 +105,7 @@ pub struct JournalRow {
     pub seq: i64,
     /// When it happened.
     pub at: Micros,
-    /// What kind of event it is, as the caller numbers them.
+    /// What kind of event it is, as the caller numbers them; 0 is none.
     pub kind: i16,
     /// The version of that kind's body.
     pub schema: i16,

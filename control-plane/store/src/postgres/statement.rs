@@ -10,7 +10,8 @@ use sqlx::postgres::PgArguments;
 use sqlx::{Arguments as _, Type};
 
 use super::Db;
-use crate::batch::{Event, Transition};
+use crate::batch::Transition;
+use crate::pack::Stored;
 use crate::{DeadLetterRow, RequestRow};
 
 macro_rules! update {
@@ -147,17 +148,15 @@ impl Columns {
     }
 
     fn events(&mut self, transitions: &[Transition<'_>]) -> Result<(), BoxDynError> {
-        let events: Vec<(RunId, &Event<'_>)> = transitions
-            .iter()
-            .flat_map(|t| t.events.iter().map(|event| (t.commit.run, event)))
-            .collect();
-        self.add(&events, |(run, _)| run.0)?;
-        self.add(&events, |(_, event)| event.row.seq)?;
-        self.add(&events, |(_, event)| event.row.at)?;
-        self.add(&events, |(_, event)| event.row.kind)?;
-        self.add(&events, |(_, event)| event.row.schema)?;
-        self.add(&events, |(_, event)| event.inline_body())?;
-        self.add(&events, |(_, event)| event.blob.as_ref().map(|hash| hash.0.as_slice()))
+        let rows: Vec<(RunId, &Stored<'_>)> =
+            transitions.iter().flat_map(|t| t.rows.iter().map(|row| (t.commit.run, row))).collect();
+        self.add(&rows, |(run, _)| run.0)?;
+        self.add(&rows, |(_, row)| row.seq)?;
+        self.add(&rows, |(_, row)| row.at)?;
+        self.add(&rows, |(_, row)| row.kind)?;
+        self.add(&rows, |(_, row)| row.schema)?;
+        self.add(&rows, |(_, row)| row.inline_body())?;
+        self.add(&rows, |(_, row)| row.blob.as_ref().map(|hash| hash.0.as_slice()))
     }
 
     fn inserts(&mut self, inserts: &[&Transition<'_>]) -> Result<(), BoxDynError> {

@@ -9,6 +9,7 @@ use sqlx::{QueryBuilder, Row as _};
 use super::{
     Connection, Db, Row, hash, optional_owner, optional_run_id, page, run_id, settle_insert,
 };
+use crate::pack::unpack;
 use crate::{Cursor, JournalRow, Micros, OwnerId, RunFilter, RunRow};
 
 macro_rules! run_columns {
@@ -157,9 +158,14 @@ pub(super) async fn journal(
     after_seq: i64,
     limit: u32,
 ) -> sqlx::Result<Vec<JournalRow>> {
-    journal_between(connection, run, after_seq, i64::MAX, page(limit)).await
+    let limit = page(limit);
+    let mut events = journal_between(connection, run, after_seq, i64::MAX, limit).await?;
+    events.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(events)
 }
 
+/// At least `limit` events, if there are so many. A row stands under its last event, and is never
+/// of two transitions.
 async fn journal_between(
     connection: &mut Connection,
     run: RunId,
@@ -178,7 +184,15 @@ async fn journal_between(
     .bind(limit)
     .fetch_all(connection)
     .await?;
-    rows.iter().map(|row| journal_row(run, row)).collect()
+    let mut events = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let unpacked = unpack(journal_row(run, row)?, &mut events);
+        unpacked.map_err(|why| sqlx::Error::Decode(format!("run {run}: {why}").into()))?;
+    }
+    // The first row may begin before what is asked for.
+    let before = events.iter().take_while(|event| event.seq <= after_seq).count();
+    events.drain(..before);
+    Ok(events)
 }
 
 fn journal_row(run: RunId, row: &Row) -> sqlx::Result<JournalRow> {

@@ -246,15 +246,15 @@ impl Parts {
             self.push_update(transition);
         }
         let run = transition.commit.run.0;
-        for event in &transition.events {
+        for row in &transition.rows {
             self.journal
                 .id(run)
-                .integer(event.row.seq)
-                .integer(event.row.at)
-                .integer(event.row.kind.into())
-                .integer(event.row.schema.into())
-                .optional_bytes(&mut self.heap, event.inline_body())
-                .optional_bytes(&mut self.heap, event.blob.as_ref().map(|hash| &hash.0[..]));
+                .integer(row.seq)
+                .integer(row.at)
+                .integer(row.kind.into())
+                .integer(row.schema.into())
+                .optional_bytes(&mut self.heap, row.inline_body())
+                .optional_bytes(&mut self.heap, row.blob.as_ref().map(|hash| &hash.0[..]));
         }
         self.push_others(transition);
         for hash in transition.blobs() {

@@ -147,12 +147,15 @@ pub(crate) async fn broken_transitions_are_refused_alone(world: World) {
     long_name.row.workflow = "x".repeat(limits::TEXT_BYTES_MAX + 1);
     let mut nil = start(7, 1);
     nil.row.owner = Some(owner(0));
-    let batch = [next(&first, 1), twice, gap, behind, empty, other, long_name, nil, start(8, 1)];
+    let mut no_kind = start(8, 1);
+    no_kind.events[0].kind = 0;
+    let broken = [twice, gap, behind, empty, other, long_name, nil, no_kind];
+    let batch = [&[next(&first, 1)][..], &broken, &[start(9, 1)]].concat();
     let outcomes = world.store.commit(&batch).await.unwrap();
     assert_eq!(outcomes[0], Outcome::Committed);
-    assert!(outcomes[1..8].iter().all(is_refused), "{outcomes:?}");
-    assert_eq!(outcomes[8], Outcome::Committed);
-    for number in 2..=7 {
+    assert!(outcomes[1..9].iter().all(is_refused), "{outcomes:?}");
+    assert_eq!(outcomes[9], Outcome::Committed);
+    for number in 2..=8 {
         assert_eq!(world.store.run(run(number)).await.unwrap(), None);
     }
 }

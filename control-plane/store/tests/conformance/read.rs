@@ -2,7 +2,7 @@
 
 use store::{Cursor, RunFilter};
 
-use crate::support::{NOW, World, ended, next, run, start};
+use crate::support::{NOW, World, ended, long, next, run, start, with_body};
 
 pub(crate) async fn a_run_that_is_not_there_is_none(world: World) {
     assert_eq!(world.store.run(run(1)).await.unwrap(), None);
@@ -40,6 +40,30 @@ pub(crate) async fn a_journal_is_read_by_pages(world: World) {
     let capped = world.win(start(2, 1100)).await;
     let page = world.store.journal(capped.run, 0, u32::MAX).await.unwrap();
     assert_eq!(page.len(), store::limits::PAGE_ROWS_MAX as usize);
+}
+
+/// Events of one moment may share a row; nobody sees it.
+pub(crate) async fn what_happened_together_is_read_apart(world: World) {
+    let together = |mut commit: store::Commit| {
+        for event in &mut commit.events {
+            event.at = NOW;
+        }
+        commit
+    };
+    let first = world.win(together(start(1, 25))).await;
+    let long = with_body(together(next(&first, 3)), long(1));
+    let second = world.win(long).await;
+    let third = world.win(together(next(&second, 400))).await;
+    let all = [&first.events[..], &second.events, &third.events].concat();
+    let folded = world.store.fold(run(1)).await.unwrap();
+    assert_eq!(folded, Some((third.row, all.clone())));
+    for after in [0, 1, 10, 24, 25, 26, 27, 28, 29, 300, 427, 428] {
+        for limit in [1, 7, 1000] {
+            let page = world.store.journal(run(1), after, limit).await.unwrap();
+            let expected = all.iter().skip(after as usize).take(limit as usize);
+            assert_eq!(page, expected.cloned().collect::<Vec<_>>(), "{limit} after {after}");
+        }
+    }
 }
 
 pub(crate) async fn unfinished_runs_are_read_by_pages(world: World) {
