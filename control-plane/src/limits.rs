@@ -165,6 +165,16 @@ pub const FOLDED_RUNS_CACHED: usize = 4;
 pub const WATCHES_MAX: usize = 10_000;
 /// How many items of one watch may wait for its reader.
 pub const WATCH_ITEMS_WAITING: usize = 64;
+/// How many starts of one stream of `StartRuns` may be on their way to the store at once.
+pub const STARTS_PER_STREAM_MAX: usize = 4_096;
+/// For how many runs' ends one stream of `StartRuns` may wait at once; then it is not read.
+pub const ENDS_PER_STREAM_MAX: usize = 65_536;
+/// How many answers of one stream of `StartRuns` may wait for their reader.
+pub const STARTS_ANSWERS_WAITING: usize = 1_024;
+/// How often a stream of `StartRuns` looks into the store for runs that went elsewhere.
+pub const ENDS_LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How many such runs one look is about.
+pub const ENDS_LOOKED_AT: usize = 100;
 /// How many findings one diagnosis lists.
 pub const FINDINGS_MAX: usize = 200;
 /// How many waiting runs are looked at to count the decisions that people owe.

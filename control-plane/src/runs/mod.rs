@@ -5,6 +5,7 @@
 
 mod commit;
 mod effects;
+mod ends;
 mod keys;
 mod notify;
 mod slot;
@@ -24,6 +25,7 @@ use crate::definitions::{self, Definitions};
 use crate::dispatch::Dispatcher;
 use crate::limits;
 
+pub use ends::{End, Final};
 pub use keys::Holding;
 pub use notify::Notifier;
 pub use write_path::{Inbox, Parts, spawn};
@@ -91,6 +93,7 @@ pub(crate) struct Shared {
     pub(crate) epoch: u64,
     pub(crate) dispatcher: Dispatcher,
     watchers: Mutex<HashMap<RunId, watch::Sender<i64>>>,
+    pub(crate) ends: ends::Ends,
     pub(crate) stuck: Mutex<HashMap<RunId, String>>,
     pub(crate) active: std::sync::atomic::AtomicUsize,
     pub(crate) keys: keys::Keys,

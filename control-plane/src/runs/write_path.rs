@@ -117,6 +117,7 @@ pub fn spawn(
         epoch: parts.epoch,
         dispatcher: parts.dispatcher,
         watchers: std::sync::Mutex::default(),
+        ends: super::ends::Ends::default(),
         stuck: std::sync::Mutex::default(),
         active: AtomicUsize::new(0),
         keys: Keys::new(),
@@ -339,6 +340,7 @@ impl WritePath {
                 if std::mem::take(&mut slot.unsure) && state.phase() == engine::Phase::Ended {
                     // It was written that the run ended, and nobody was told.
                     self.shared.wake(run, state.version());
+                    self.shared.ends.ended(&state);
                     self.effects.carry_out_end(&state);
                 }
                 let adopts =
@@ -479,6 +481,7 @@ impl WritePath {
             self.effects.carry_out(&state, effects);
         }
         if let Some(ending) = ended {
+            self.shared.ends.ended(&state);
             self.count_ended(&state, ending);
         }
         self.arm(run, state.next_wakeup());
@@ -555,6 +558,7 @@ impl WritePath {
         if let Some(at) = slot.timer {
             self.timers.remove(&(at, run));
         }
+        self.shared.ends.lost(run);
         self.count_active();
         Some(slot)
     }

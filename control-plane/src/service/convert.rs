@@ -148,7 +148,12 @@ pub fn run(row: &RunRow, stuck: Option<String>) -> v1::Run {
 /// The counts of a run.
 #[must_use]
 pub fn metrics(state: &State) -> v1::RunMetrics {
-    let counts = state.counts();
+    counts(state.counts())
+}
+
+/// The counts over the steps of a run.
+#[must_use]
+pub fn counts(counts: engine::Counts) -> v1::RunMetrics {
     v1::RunMetrics {
         total_steps: count(counts.total),
         successful_steps: count(counts.successful),

@@ -11,6 +11,7 @@ pub mod orchestrator;
 pub mod page;
 pub mod request;
 pub mod run;
+pub mod start_runs;
 pub mod status;
 pub mod watch;
 pub mod workflow;

@@ -3,12 +3,12 @@
 use contracts::v1;
 use contracts::v1::orchestrator_service_server::OrchestratorService;
 use engine::Command;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::auth::Principal;
 use super::request::Mark;
 use super::status::Refusal;
-use super::{Context, convert, diagnose, run, watch, workflow};
+use super::{Context, convert, diagnose, run, start_runs, watch, workflow};
 use crate::limits;
 
 /// Serves `OrchestratorService`.
@@ -37,6 +37,7 @@ macro_rules! pass_on {
 #[tonic::async_trait]
 impl OrchestratorService for OrchestratorApi {
     type WatchRunStream = watch::Items;
+    type StartRunsStream = start_runs::Answers;
 
     async fn validate_workflow(
         &self,
@@ -71,6 +72,13 @@ impl OrchestratorService for OrchestratorApi {
         request: Request<v1::StartRunRequest>,
     ) -> Result<Response<v1::StartRunResponse>, Status> {
         pass_on!(self, request, run::start)
+    }
+
+    async fn start_runs(
+        &self,
+        request: Request<Streaming<v1::StartRunsRequest>>,
+    ) -> Result<Response<start_runs::Answers>, Status> {
+        pass_on!(self, request, start_runs::start)
     }
 
     async fn get_run(

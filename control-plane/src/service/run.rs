@@ -20,11 +20,23 @@ use crate::limits;
 use crate::runs::{NewRun, Started, started};
 
 /// What is to be started.
-struct Plan {
-    main: Unit,
-    siblings: BTreeMap<String, Unit>,
-    graphs: Vec<Arc<Graph>>,
+pub(super) struct Plan {
+    pub(super) main: Unit,
+    pub(super) siblings: BTreeMap<String, Unit>,
+    pub(super) graphs: Vec<Arc<Graph>>,
     warnings: Vec<Complaint>,
+}
+
+impl Plan {
+    /// Keeps the definitions, so that the runs can be folded anywhere.
+    pub(super) async fn keep(&self, context: &Context) -> Result<(), Refusal> {
+        for unit in std::iter::once(&self.main).chain(self.siblings.values()) {
+            if !unit.yaml.is_empty() {
+                context.runs.definitions().keep(&unit.graph, &unit.yaml).await?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// `StartRun`.
@@ -64,11 +76,7 @@ pub async fn start(
         let run = Some(would_be(graph, &started));
         return Ok(v1::StartRunResponse { run, complaints });
     }
-    for unit in std::iter::once(&plan.main).chain(plan.siblings.values()) {
-        if !unit.yaml.is_empty() {
-            context.runs.definitions().keep(&unit.graph, &unit.yaml).await?;
-        }
-    }
+    plan.keep(context).await?;
     let clock = &**context.runs.clock();
     let id = crate::ids::run_id(clock);
     let request = mark.map(|mark| mark.row(who, Some(id), clock.now()));
@@ -78,7 +86,11 @@ pub async fn start(
 }
 
 /// Finds or compiles what is to be started.
-async fn plan(context: &Context, who: &Principal, source: Option<Source>) -> Result<Plan, Refusal> {
+pub(super) async fn plan(
+    context: &Context,
+    who: &Principal,
+    source: Option<Source>,
+) -> Result<Plan, Refusal> {
     let (main, siblings, mut warnings) = match source {
         None => {
             let message = "one of `workflow` and `definition` must be given";
@@ -352,11 +364,13 @@ fn would_be(graph: &Graph, started: &engine::event::RunStarted) -> v1::Run {
     }
 }
 
-fn hashes(siblings: &BTreeMap<String, Unit>) -> BTreeMap<String, String> {
+pub(super) fn hashes(siblings: &BTreeMap<String, Unit>) -> BTreeMap<String, String> {
     siblings.iter().map(|(name, unit)| (name.clone(), unit.graph.hash.to_string())).collect()
 }
 
-fn check_labels(labels: &std::collections::HashMap<String, String>) -> Result<(), Refusal> {
+pub(super) fn check_labels(
+    labels: &std::collections::HashMap<String, String>,
+) -> Result<(), Refusal> {
     let (count, max) = (labels.len(), limits::RUN_LABELS_MAX);
     if count > max {
         let message = format!("{count} labels were given; {max} are allowed");
@@ -376,7 +390,7 @@ fn check_labels(labels: &std::collections::HashMap<String, String>) -> Result<()
     Ok(())
 }
 
-fn check_priority(given: Option<i32>) -> Result<Option<u8>, Refusal> {
+pub(super) fn check_priority(given: Option<i32>) -> Result<Option<u8>, Refusal> {
     let Some(given) = given else { return Ok(None) };
     match u8::try_from(given) {
         Ok(priority) if priority <= limits::PRIORITY_MAX => Ok(Some(priority)),
@@ -384,7 +398,7 @@ fn check_priority(given: Option<i32>) -> Result<Option<u8>, Refusal> {
     }
 }
 
-fn wrong_params(errors: Vec<engine::definition::ParamError>) -> Refusal {
+pub(super) fn wrong_params(errors: Vec<engine::definition::ParamError>) -> Refusal {
     let errors: Vec<(String, String)> =
         errors.into_iter().map(|error| (convert::param_path(&error.path), error.message)).collect();
     let mut said: Vec<String> =

@@ -2,6 +2,7 @@
 //!
 //! - `support`: the control plane, an echo agent, how to wait for things;
 //! - `run`: starting, steering, reading and watching runs;
+//! - `start_runs`: many runs over one stream, and their ends;
 //! - `workflow`: validating, registering and listing workflows;
 //! - `schedule`: runs that start by the clock;
 //! - `retention`: what is removed, and what is not;
@@ -12,5 +13,6 @@ mod port;
 mod retention;
 mod run;
 mod schedule;
+mod start_runs;
 mod support;
 mod workflow;

@@ -7,6 +7,7 @@ mod doctor;
 mod execute;
 mod metrics;
 mod run;
+mod start_many;
 mod workflow;
 
 pub(crate) use completion::complete;

@@ -11,7 +11,7 @@ use futures::StreamExt as _;
 use serde_json::value::RawValue;
 
 use super::workflow::{or_dash, versioned};
-use super::{Session, count, execute, pages};
+use super::{Session, count, execute, pages, start_many};
 use crate::connection::orchestrator;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -32,6 +32,11 @@ pub enum RunCommand {
         orchestrator runs list --workflow deploy --limit 5\n  \
         orchestrator runs list -o json | jq -r '.runs[].runId'")]
     List(List),
+    /// Start one run of a registered workflow for each line of parameters
+    #[command(after_help = "Exit status: 0 all runs succeeded, 1 not all did.\n\n\
+        Examples:\n  orchestrator runs start-many resize --params-lines images.jsonl\n  \
+        seq 100 | jq -c '{n: .}' | orchestrator runs start-many count --params-lines - --no-wait")]
+    StartMany(start_many::StartMany),
     /// Show a run and its steps
     #[command(after_help = "Example:\n  orchestrator runs get RUN -o json | jq .run.outputs")]
     Get(Which),
@@ -140,6 +145,7 @@ pub struct Journal {
 pub(super) async fn run(command: RunCommand, session: &mut Session) -> Result<Exit, Error> {
     match command {
         RunCommand::List(list) => self::list(list, session).await,
+        RunCommand::StartMany(args) => Box::pin(start_many::start_many(args, session)).await,
         RunCommand::Get(which) => get(which, session).await,
         RunCommand::Watch(which) => Box::pin(watch_run(which, session)).await,
         RunCommand::Journal(journal) => self::journal(journal, session).await,

@@ -46,6 +46,8 @@ pub(super) struct Fake {
 pub(super) struct Seen {
     pub(super) starts: Mutex<Vec<StartRunRequest>>,
     pub(super) watches: Mutex<Vec<i64>>,
+    /// The runs that each stream of `StartRuns` asked for.
+    pub(super) streams: Mutex<Vec<Vec<RunToStart>>>,
     pub(super) signals: Mutex<Vec<SignalRunRequest>>,
     pub(super) filters: Mutex<Vec<String>>,
     cancelled: Notify,
@@ -180,6 +182,7 @@ macro_rules! answers_run {
 #[tonic::async_trait]
 impl OrchestratorService for Fake {
     type WatchRunStream = Boxed<WatchRunResponse>;
+    type StartRunsStream = Boxed<StartRunsResponse>;
 
     answers_run! {
         get_run GetRunRequest GetRunResponse,
@@ -232,6 +235,33 @@ impl OrchestratorService for Fake {
                 Ok(Response::new(StartRunResponse { run: Some(run), complaints: Vec::new() }))
             }
         }
+    }
+
+    /// The first stream breaks behind its first answer; the others tell the end of each run.
+    async fn start_runs(
+        &self,
+        request: Request<Streaming<StartRunsRequest>>,
+    ) -> Answer<Self::StartRunsStream> {
+        let mut frames = request.into_inner();
+        frames.message().await?;
+        let mut asked = Vec::new();
+        let is_first = locked(&self.seen.streams).is_empty();
+        while let Some(frame) = frames.message().await? {
+            let Some(start_runs_request::Item::Run(run)) = frame.item else { continue };
+            asked.push(run);
+        }
+        push(&self.seen.streams, asked.clone());
+        let run = self.run.clone();
+        let answers = asked.into_iter().map(move |asked| StartRunsResponse {
+            tag: asked.tag,
+            item: Some(start_runs_response::Item::Ended(RunEnded { run: Some(run.clone()) })),
+        });
+        let answers = stream::iter(answers.map(Ok));
+        if is_first {
+            let broken = stream::once(async { Err(Status::unavailable("it stops")) });
+            return Ok(Response::new(answers.take(1).chain(broken).boxed()));
+        }
+        Ok(Response::new(answers.boxed()))
     }
 
     async fn list_runs(&self, request: Request<ListRunsRequest>) -> Answer<ListRunsResponse> {

@@ -302,3 +302,25 @@ async fn an_address_needs_no_scheme() {
     let address = server.url.trim_start_matches("http://");
     assert_eq!(orchestrator(address, &["runs", "list"]).await.exit, Exit::Success);
 }
+
+#[tokio::test]
+async fn many_starts_go_on_over_another_stream_under_the_same_request_ids() {
+    let lines = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(lines.path(), "{}\n{\"n\": 1.10}\n{}\n").unwrap();
+    let run = Run { status: RunStatus::Success.into(), ..run() };
+    let server = Fake { run, ..Fake::new() }.serve().await;
+    let path = lines.path().to_str().unwrap();
+    let arguments = ["runs", "start-many", "Build", "--params-lines", path, "-o", "json"];
+    let outcome = orchestrator(&server.url, &arguments).await;
+    assert_eq!(outcome.exit, Exit::Success, "{outcome:?}");
+    let ended: Vec<serde_json::Value> =
+        outcome.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let numbers: Vec<i64> = ended.iter().map(|line| line["line"].as_i64().unwrap()).collect();
+    assert_eq!(numbers, [1, 2, 3]);
+    assert!(ended.iter().all(|line| line["status"] == "success"), "{ended:?}");
+    let streams = locked(&server.seen.streams);
+    assert_eq!(streams.iter().map(Vec::len).collect::<Vec<_>>(), [3, 2], "only what was open");
+    assert_eq!(streams[0][1..], streams[1], "the same params under the same request ids");
+    let json = Some(Data::Json("{\"n\": 1.10}".to_owned()));
+    assert_eq!(streams[1][0].params.as_ref().unwrap().data, json);
+}

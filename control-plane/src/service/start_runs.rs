@@ -1,0 +1,337 @@
+//! `StartRuns`: many runs of one workflow over one stream, and their ends on the same.
+//!
+//! What all runs share is looked up and checked once. A stream that is not read is not read from
+//! either, so a client that sends without end is held back by its own connection. The ends come
+//! from the write path; only runs that went elsewhere are looked for in the store.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use contracts::v1::{self, start_run_request, start_runs_request, start_runs_setup};
+use contracts::v1::{RunToStart, start_runs_response::Item};
+use engine::RunId;
+use engine::definition::check_params;
+use engine::event::RunStarted;
+use engine::graph::Graph;
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::auth::Principal;
+use super::request::Mark;
+use super::status::Refusal;
+use super::{Context, convert, definition, run};
+use crate::limits;
+use crate::runs::{self, End, Final, NewRun, Started, started};
+
+/// What the stream gives.
+pub type Answers = ReceiverStream<Result<v1::StartRunsResponse, Status>>;
+
+type Starting = BoxFuture<'static, (i64, RunId, Result<Started, runs::Error>)>;
+
+/// `StartRuns`.
+pub async fn start(
+    context: &Context,
+    who: &Principal,
+    mut frames: Streaming<v1::StartRunsRequest>,
+) -> Result<Answers, Refusal> {
+    let first = frames
+        .message()
+        .await
+        .map_err(|status| Refusal::field("setup", format!("did not come: {}", status.message())))?;
+    let Some(start_runs_request::Item::Setup(setup)) = first.and_then(|first| first.item) else {
+        return Err(Refusal::field("setup", "must be the first message of the stream"));
+    };
+    let template = Template::read(context, who, setup).await?;
+    let (answers, stream) = mpsc::channel(limits::STARTS_ANSWERS_WAITING);
+    let (ends_to, ends) = mpsc::channel(limits::ENDS_PER_STREAM_MAX + 1);
+    let session = Session {
+        context: context.clone(),
+        template,
+        starting: FuturesUnordered::new(),
+        awaited: HashMap::new(),
+        elsewhere: VecDeque::new(),
+        ends_to,
+        ends,
+        answers,
+    };
+    tokio::spawn(session.run(frames));
+    Ok(ReceiverStream::new(stream))
+}
+
+/// What all runs of the stream have in common.
+struct Template {
+    who: Principal,
+    graph: Arc<Graph>,
+    started: RunStarted,
+    await_end: bool,
+}
+
+impl Template {
+    async fn read(
+        context: &Context,
+        who: &Principal,
+        setup: v1::StartRunsSetup,
+    ) -> Result<Self, Refusal> {
+        run::check_labels(&setup.labels)?;
+        let priority = run::check_priority(setup.priority)?;
+        let source = setup.source.map(|source| match source {
+            start_runs_setup::Source::Workflow(name) => start_run_request::Source::Workflow(name),
+            start_runs_setup::Source::Definition(definition) => {
+                start_run_request::Source::Definition(definition)
+            }
+        });
+        let plan = run::plan(context, who, source).await?;
+        if setup.require_agents {
+            definition::require_agents(context, &plan.graphs)?;
+        }
+        plan.keep(context).await?;
+        let graph = Arc::clone(&plan.main.graph);
+        let mut started = started(&graph, "{}".into(), context.runs.epoch());
+        started.tenant.clone_from(&who.tenant);
+        started.labels = setup.labels.into_iter().collect();
+        started.priority = priority.unwrap_or(graph.priority);
+        started.siblings = run::hashes(&plan.siblings);
+        Ok(Self { who: who.clone(), graph, started, await_end: setup.await_end })
+    }
+
+    /// One run, ready to be started.
+    fn new_run(&self, context: &Context, asked: RunToStart) -> Result<NewRun, Refusal> {
+        let given = convert::value(asked.params, "params")?;
+        let params = check_params(&self.graph, given.as_ref()).map_err(run::wrong_params)?;
+        let params = convert::params(params);
+        let hash = self.graph.hash.to_string();
+        let labels = format!("{} {:?}", self.started.priority, self.started.labels);
+        let parts = [hash.as_bytes(), params.as_bytes(), labels.as_bytes()];
+        let mark = Mark::new(&asked.request_id, "StartRuns", &parts)?;
+        let clock = &**context.runs.clock();
+        let id = crate::ids::run_id(clock);
+        let started = RunStarted {
+            params,
+            origin: self.who.origin(mark.as_ref().map(Mark::journal)),
+            // The owner's epoch may have changed since the stream was opened.
+            epoch: context.runs.epoch(),
+            ..self.started.clone()
+        };
+        let request = mark.map(|mark| mark.row(&self.who, Some(id), clock.now()));
+        Ok(NewRun { id, graph: Arc::clone(&self.graph), started, request })
+    }
+}
+
+/// One stream.
+struct Session {
+    context: Context,
+    template: Template,
+    starting: FuturesUnordered<Starting>,
+    /// The client's names of the runs whose ends are to be told.
+    awaited: HashMap<RunId, Vec<i64>>,
+    /// Those of them that the write path will not tell of.
+    elsewhere: VecDeque<RunId>,
+    ends_to: mpsc::Sender<Final>,
+    ends: mpsc::Receiver<Final>,
+    answers: mpsc::Sender<Result<v1::StartRunsResponse, Status>>,
+}
+
+/// The client is gone: nobody is to be told anything any more.
+struct Gone;
+
+impl Session {
+    async fn run(mut self, frames: Streaming<v1::StartRunsRequest>) {
+        let stopping = self.context.stopping.clone();
+        let answers = self.answers.clone();
+        let stop = tokio::select! {
+            stop = self.follow(frames) => stop,
+            () = stopping.cancelled() => Some(Refusal::unavailable(
+                "the server stops; open another stream and send again what is not answered",
+            ).into()),
+            () = answers.closed() => None,
+        };
+        for run in self.awaited.keys() {
+            self.context.runs.forget_end(*run, &self.ends_to);
+        }
+        if let Some(status) = stop {
+            // With the channel full the reader has long stopped reading; it sees the stream end.
+            drop(answers.try_send(Err(status)));
+        }
+    }
+
+    /// Goes on until everything is answered; gives what is wrong with the stream, if anything.
+    async fn follow(&mut self, mut frames: Streaming<v1::StartRunsRequest>) -> Option<Status> {
+        let mut look = tokio::time::interval(limits::ENDS_LOOK_EVERY);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut is_open = true;
+        while is_open || !self.starting.is_empty() || !self.awaited.is_empty() {
+            let has_room = self.starting.len() < limits::STARTS_PER_STREAM_MAX
+                && self.awaited.len() + self.starting.len() < limits::ENDS_PER_STREAM_MAX;
+            let done = tokio::select! {
+                // Room is made before more is taken in.
+                biased;
+                Some(word) = self.ends.recv() => self.told(word).await,
+                Some((tag, id, answer)) = self.starting.next() => {
+                    self.answered(tag, id, answer).await
+                }
+                frame = frames.message(), if is_open && has_room => match frame {
+                    Ok(Some(frame)) => match frame.item {
+                        Some(start_runs_request::Item::Run(asked)) => self.begin(asked).await,
+                        _ => return Some(Refusal::field("run", "must be given").into()),
+                    },
+                    Ok(None) => {
+                        is_open = false;
+                        Ok(())
+                    }
+                    Err(_) => return None,
+                },
+                _ = look.tick(), if !self.elsewhere.is_empty() => self.look().await,
+            };
+            if done.is_err() {
+                return None;
+            }
+        }
+        None
+    }
+
+    async fn begin(&mut self, asked: RunToStart) -> Result<(), Gone> {
+        let tag = asked.tag;
+        let new = match self.template.new_run(&self.context, asked) {
+            Ok(new) => new,
+            Err(refusal) => return self.refuse(tag, refusal).await,
+        };
+        let id = new.id;
+        if self.template.await_end {
+            // Before it is started: its end may come before the answer to its start.
+            self.awaited.insert(id, vec![tag]);
+            self.context.runs.tell_end(id, self.ends_to.clone());
+        }
+        let runs = self.context.runs.clone();
+        self.starting.push(Box::pin(async move { (tag, id, runs.start(new).await) }));
+        Ok(())
+    }
+
+    async fn answered(
+        &mut self,
+        tag: i64,
+        id: RunId,
+        answer: Result<Started, runs::Error>,
+    ) -> Result<(), Gone> {
+        match answer {
+            Ok(Started::New(id)) => self.started(tag, id).await,
+            Ok(Started::Before(before)) => {
+                self.forget(id);
+                self.started(tag, before).await?;
+                if self.template.await_end {
+                    self.awaited.entry(before).or_default().push(tag);
+                    self.elsewhere.push_front(before);
+                    self.look().await?;
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.forget(id);
+                self.refuse(tag, error.into()).await
+            }
+        }
+    }
+
+    fn forget(&mut self, run: RunId) {
+        if self.awaited.remove(&run).is_some() {
+            self.context.runs.forget_end(run, &self.ends_to);
+        }
+    }
+
+    async fn told(&mut self, word: Final) -> Result<(), Gone> {
+        match word {
+            Final::Ended(end) => {
+                let Some(tags) = self.awaited.remove(&end.run) else { return Ok(()) };
+                let run = self.run_of(&end);
+                self.ended(tags, run).await
+            }
+            Final::Lost(run) => {
+                if self.awaited.contains_key(&run) {
+                    self.elsewhere.push_back(run);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Looks into the store for some of the runs that went elsewhere.
+    async fn look(&mut self) -> Result<(), Gone> {
+        for _ in 0..self.elsewhere.len().min(limits::ENDS_LOOKED_AT) {
+            let Some(id) = self.elsewhere.pop_front() else { break };
+            if !self.awaited.contains_key(&id) {
+                continue;
+            }
+            let found = match self.context.runs.store().run(id).await {
+                Ok(Some(row)) if row.ended_at.is_some() => {
+                    run::basic(&self.context, &row).await.ok()
+                }
+                // Its start failed after all, which was answered.
+                Ok(None) => {
+                    self.awaited.remove(&id);
+                    continue;
+                }
+                Ok(Some(_)) | Err(_) => None,
+            };
+            match found {
+                Some(run) => {
+                    let tags = self.awaited.remove(&id).unwrap_or_default();
+                    self.ended(tags, v1::Run { params: None, ..run }).await?;
+                }
+                None => self.elsewhere.push_back(id),
+            }
+        }
+        Ok(())
+    }
+
+    /// A run as it ended, from memory.
+    fn run_of(&self, end: &End) -> v1::Run {
+        let started = &self.template.started;
+        let (failed_step, error) = end.failure.clone();
+        v1::Run {
+            run_id: end.run.to_string(),
+            workflow: started.workflow.clone(),
+            version: started.version.clone(),
+            definition_hash: started.hash.clone(),
+            status: convert::run_status(end.status).into(),
+            outputs: end.outputs.as_ref().map(|outputs| convert::payload(&**outputs)),
+            error: error.unwrap_or_default(),
+            failed_step: failed_step.unwrap_or_default(),
+            create_time: Some(convert::timestamp(end.started_at)),
+            end_time: Some(convert::timestamp(end.ended_at)),
+            labels: started.labels.clone().into_iter().collect(),
+            priority: i32::from(started.priority),
+            version_sequence: end.version,
+            metrics: Some(convert::counts(end.counts)),
+            actor: self.template.who.subject.clone(),
+            ..v1::Run::default()
+        }
+    }
+
+    async fn started(&mut self, tag: i64, id: RunId) -> Result<(), Gone> {
+        self.send(tag, Item::Started(v1::RunStarted { run_id: id.to_string() })).await
+    }
+
+    async fn ended(&mut self, tags: Vec<i64>, run: v1::Run) -> Result<(), Gone> {
+        for tag in tags {
+            self.send(tag, Item::Ended(v1::RunEnded { run: Some(run.clone()) })).await?;
+        }
+        Ok(())
+    }
+
+    async fn refuse(&mut self, tag: i64, refusal: Refusal) -> Result<(), Gone> {
+        let status = Status::from(refusal);
+        let mut rich = contracts::rpc::Status::decode(status.details()).unwrap_or_default();
+        rich.code = status.code() as i32;
+        status.message().clone_into(&mut rich.message);
+        self.send(tag, Item::Refused(rich)).await
+    }
+
+    async fn send(&mut self, tag: i64, item: Item) -> Result<(), Gone> {
+        let response = v1::StartRunsResponse { tag, item: Some(item) };
+        self.answers.send(Ok(response)).await.map_err(|_| Gone)
+    }
+}
