@@ -4,6 +4,7 @@
 //! `ORCHESTRATOR_TEST_DATABASE_URL` names a server to use; without it one is started from the
 //! binaries that are installed.
 
+pub mod memory;
 mod server;
 
 use std::str::FromStr as _;

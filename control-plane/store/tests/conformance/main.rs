@@ -16,8 +16,24 @@ mod retention;
 mod schedule;
 mod workflow;
 
-/// Runs each case on a new database of each kind.
+/// Runs each case on a new database of each kind, and first on the model of one.
 macro_rules! cases {
+    ($($module:ident: $($case:ident),+;)+) => {
+        mod memory {
+            $(mod $module {
+                $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    crate::$module::$case(crate::support::World::in_memory()).await;
+                })+
+            })+
+        }
+
+        database_cases! { $($module: $($case),+;)+ }
+    };
+}
+
+/// The same without the model: what is about files, addresses and SQL.
+macro_rules! database_cases {
     ($($module:ident: $($case:ident),+;)+) => {
         mod sqlite {
             $(mod $module {
@@ -55,8 +71,7 @@ cases! {
         broken_transitions_are_refused_alone,
         a_batch_over_the_limit_is_refused,
         an_empty_batch_is_nothing,
-        five_hundred_runs_go_in_one_batch,
-        a_journal_that_contradicts_its_run_is_refused_alone;
+        five_hundred_runs_go_in_one_batch;
     read:
         a_run_that_is_not_there_is_none,
         a_journal_is_folded_in_order,
@@ -107,7 +122,16 @@ cases! {
         faults_are_met_in_order_and_once,
         an_unavailable_store_answers_nothing;
     opening:
-        a_database_is_opened_again_with_all_that_is_in_it,
-        a_newer_schema_is_refused,
         a_closed_store_is_unavailable;
+}
+
+/// Cases that look behind the store.
+mod behind {
+    database_cases! {
+        commit:
+            a_journal_that_contradicts_its_run_is_refused_alone;
+        opening:
+            a_database_is_opened_again_with_all_that_is_in_it,
+            a_newer_schema_is_refused;
+    }
 }

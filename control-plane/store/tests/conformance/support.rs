@@ -23,6 +23,12 @@ impl World {
         Self { store, database }
     }
 
+    /// On tables in memory; the database beside them is not used.
+    pub(crate) fn in_memory() -> Self {
+        let store = store::testing::memory::Memory::new().open();
+        Self { store, database: store::testing::sqlite() }
+    }
+
     /// Commits one transition that wins.
     pub(crate) async fn win(&self, commit: Commit) -> Commit {
         let outcomes = self.store.commit(std::slice::from_ref(&commit)).await.unwrap();

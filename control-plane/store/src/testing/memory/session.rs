@@ -1,0 +1,216 @@
+//! One process's way to the tables: through its gate, and back. No table is touched while anything
+//! is awaited.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use engine::{ContentHash, RunId};
+
+use super::tables::Tables;
+use super::{Access, Gate, Memory};
+use crate::{
+    Commit, Cursor, DeadLetterFilter, DeadLetterRow, Error, JournalRow, Micros, Outcome, OwnerId,
+    Registration, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Store, WorkflowRow,
+};
+
+pub(super) struct Session {
+    memory: Memory,
+    gate: Arc<dyn Gate>,
+    closed: AtomicBool,
+}
+
+impl Session {
+    pub(super) fn new(memory: Memory, gate: Arc<dyn Gate>) -> Self {
+        Self { memory, gate, closed: AtomicBool::new(false) }
+    }
+
+    async fn through<T>(
+        &self,
+        access: Access,
+        act: impl FnOnce(&mut Tables) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Unavailable("the store is closed".to_owned()));
+        }
+        self.gate.before(access).await?;
+        let answer = act(&mut self.memory.tables());
+        self.gate.after(access).await?;
+        answer
+    }
+
+    async fn read<T>(&self, look: impl FnOnce(&Tables) -> T) -> Result<T, Error> {
+        self.through(Access::Read, |tables| Ok(look(tables))).await
+    }
+
+    async fn write<T>(&self, act: impl FnOnce(&mut Tables) -> T) -> Result<T, Error> {
+        self.through(Access::Write, |tables| Ok(act(tables))).await
+    }
+}
+
+#[async_trait]
+impl Store for Session {
+    async fn commit(&self, batch: &[Commit]) -> Result<Vec<Outcome>, Error> {
+        self.through(Access::Commit, |tables| tables.commit(batch)).await
+    }
+
+    async fn adopt(&self, run: RunId, owner: OwnerId, at: Micros) -> Result<Option<RunRow>, Error> {
+        let _ = at;
+        self.write(|tables| tables.adopt(run, owner)).await
+    }
+
+    async fn fold(&self, run: RunId) -> Result<Option<(RunRow, Vec<JournalRow>)>, Error> {
+        self.read(|tables| tables.fold(run)).await
+    }
+
+    async fn unfinished(&self, after: Option<RunId>, limit: u32) -> Result<Vec<RunRow>, Error> {
+        self.read(|tables| tables.unfinished(after, limit)).await
+    }
+
+    async fn journal(
+        &self,
+        run: RunId,
+        after_seq: i64,
+        limit: u32,
+    ) -> Result<Vec<JournalRow>, Error> {
+        self.read(|tables| tables.journal(run, after_seq, limit)).await
+    }
+
+    async fn run(&self, run: RunId) -> Result<Option<RunRow>, Error> {
+        self.read(|tables| tables.run(run)).await
+    }
+
+    async fn runs(
+        &self,
+        filter: &RunFilter,
+        after: Option<Cursor<RunId>>,
+        ascending: bool,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, Error> {
+        self.read(|tables| tables.runs(filter, after, ascending, limit)).await
+    }
+
+    async fn put_definition(&self, hash: ContentHash, yaml: &str) -> Result<(), Error> {
+        self.through(Access::Write, |tables| tables.put_definition(hash, yaml)).await
+    }
+
+    async fn definition(&self, hash: ContentHash) -> Result<Option<String>, Error> {
+        self.read(|tables| tables.definition(hash)).await
+    }
+
+    async fn register_workflow(
+        &self,
+        row: &WorkflowRow,
+        replace: bool,
+        etag: Option<&str>,
+    ) -> Result<Registration, Error> {
+        self.write(|tables| tables.register_workflow(row, replace, etag)).await
+    }
+
+    async fn workflow(
+        &self,
+        tenant: &str,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<Option<WorkflowRow>, Error> {
+        self.read(|tables| tables.workflow(tenant, name, version)).await
+    }
+
+    async fn workflows(
+        &self,
+        tenant: &str,
+        name: Option<&str>,
+        after: Option<(&str, &str)>,
+        limit: u32,
+    ) -> Result<Vec<WorkflowRow>, Error> {
+        self.read(|tables| tables.workflows(tenant, name, after, limit)).await
+    }
+
+    async fn put_schedule(&self, id: &ScheduleId, spec: &[u8]) -> Result<ScheduleRow, Error> {
+        self.write(|tables| tables.put_schedule(id, spec)).await
+    }
+
+    async fn schedules(
+        &self,
+        after: Option<&ScheduleId>,
+        limit: u32,
+    ) -> Result<Vec<ScheduleRow>, Error> {
+        self.read(|tables| tables.schedules(after, limit)).await
+    }
+
+    async fn advance_schedule(
+        &self,
+        id: &ScheduleId,
+        expected_version: i64,
+        instant: Micros,
+        owner: OwnerId,
+    ) -> Result<bool, Error> {
+        self.write(|tables| tables.advance_schedule(id, expected_version, instant, owner)).await
+    }
+
+    async fn delete_schedule(&self, id: &ScheduleId) -> Result<bool, Error> {
+        self.write(|tables| tables.delete_schedule(id)).await
+    }
+
+    async fn request(&self, tenant: &str, request_id: &str) -> Result<Option<RequestRow>, Error> {
+        self.read(|tables| tables.request(tenant, request_id)).await
+    }
+
+    async fn put_request(&self, row: &RequestRow) -> Result<Option<RequestRow>, Error> {
+        self.write(|tables| tables.put_request(row)).await
+    }
+
+    async fn expire_requests(&self, before: Micros, limit: u32) -> Result<u64, Error> {
+        self.write(|tables| tables.expire_requests(before, limit)).await
+    }
+
+    async fn dead_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        after: Option<Cursor<String>>,
+        limit: u32,
+    ) -> Result<Vec<DeadLetterRow>, Error> {
+        self.read(|tables| tables.dead_letters(filter, after.as_ref(), limit)).await
+    }
+
+    async fn dead_letter(&self, id: &str) -> Result<Option<DeadLetterRow>, Error> {
+        self.read(|tables| tables.dead_letter(id)).await
+    }
+
+    async fn delete_dead_letter(&self, id: &str) -> Result<bool, Error> {
+        self.write(|tables| tables.delete_dead_letter(id)).await
+    }
+
+    async fn put_blob(&self, bytes: &[u8], at: Micros) -> Result<ContentHash, Error> {
+        self.write(|tables| tables.put_blob(bytes, at)).await
+    }
+
+    async fn blob(&self, hash: ContentHash) -> Result<Option<Vec<u8>>, Error> {
+        self.read(|tables| tables.blob(hash)).await
+    }
+
+    async fn collect_blobs(&self, before: Micros, limit: u32) -> Result<u64, Error> {
+        self.write(|tables| tables.collect_blobs(before, limit)).await
+    }
+
+    async fn delete_finished(
+        &self,
+        before: Micros,
+        keep_newest: u64,
+        limit: u32,
+    ) -> Result<u64, Error> {
+        self.write(|tables| tables.delete_finished(before, keep_newest, limit)).await
+    }
+
+    async fn health(&self) -> Result<(), Error> {
+        self.read(|_| ()).await
+    }
+
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+
+    async fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+}
