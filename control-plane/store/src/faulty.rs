@@ -9,8 +9,10 @@ use async_trait::async_trait;
 use engine::{ContentHash, RunId};
 
 use crate::{
-    Commit, Cursor, DeadLetterFilter, DeadLetterRow, Error, JournalRow, Micros, Outcome, OwnerId,
-    Registration, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Store, WorkflowRow,
+    Adoption, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Error, Heartbeat, JournalRow,
+    KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking, Registration, ReplicaRow,
+    ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Standing, Store,
+    WorkflowRow,
 };
 
 /// What happens to a commit.
@@ -112,6 +114,100 @@ impl Store for Faulty {
 
     async fn adopt(&self, run: RunId, owner: OwnerId, at: Micros) -> Result<Option<RunRow>, Error> {
         self.reach()?.adopt(run, owner, at).await
+    }
+
+    async fn take_over(
+        &self,
+        run: RunId,
+        from: Option<OwnerId>,
+        to: OwnerId,
+        at: Micros,
+    ) -> Result<Adoption, Error> {
+        self.reach()?.take_over(run, from, to, at).await
+    }
+
+    async fn adopt_from(
+        &self,
+        from: OwnerId,
+        to: OwnerId,
+        at: Micros,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, Error> {
+        self.reach()?.adopt_from(from, to, at, limit).await
+    }
+
+    async fn adopt_orphans(
+        &self,
+        to: OwnerId,
+        at: Micros,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, Error> {
+        self.reach()?.adopt_orphans(to, at, limit).await
+    }
+
+    async fn fold_many(&self, runs: &[RunId]) -> Result<Vec<(RunRow, Vec<JournalRow>)>, Error> {
+        self.reach()?.fold_many(runs).await
+    }
+
+    async fn park(&self, owner: OwnerId, parkings: &[Parking]) -> Result<Vec<RunId>, Error> {
+        self.reach()?.park(owner, parkings).await
+    }
+
+    async fn wake_due(&self, to: OwnerId, now: Micros, limit: u32) -> Result<Vec<RunRow>, Error> {
+        self.reach()?.wake_due(to, now, limit).await
+    }
+
+    async fn next_wake(&self) -> Result<Option<Micros>, Error> {
+        self.reach()?.next_wake().await
+    }
+
+    async fn standings(&self, runs: &[RunId]) -> Result<Vec<Standing>, Error> {
+        self.reach()?.standings(runs).await
+    }
+
+    async fn count_owned(&self) -> Result<Vec<(Option<OwnerId>, u64)>, Error> {
+        self.reach()?.count_owned().await
+    }
+
+    async fn join(&self, replica: &NewReplica, at: Micros) -> Result<ReplicaRow, Error> {
+        self.reach()?.join(replica, at).await
+    }
+
+    async fn heartbeat(
+        &self,
+        id: OwnerId,
+        status: ReplicaStatus,
+        at: Micros,
+    ) -> Result<Heartbeat, Error> {
+        self.reach()?.heartbeat(id, status, at).await
+    }
+
+    async fn fence(&self, id: OwnerId, seen_lease: Option<i64>) -> Result<bool, Error> {
+        self.reach()?.fence(id, seen_lease).await
+    }
+
+    async fn replicas(&self) -> Result<Vec<ReplicaRow>, Error> {
+        self.reach()?.replicas().await
+    }
+
+    async fn remove_replica(&self, id: OwnerId) -> Result<bool, Error> {
+        self.reach()?.remove_replica(id).await
+    }
+
+    async fn keys(&self, kind: i16, keys: &[&str]) -> Result<Vec<KeyRow>, Error> {
+        self.reach()?.keys(kind, keys).await
+    }
+
+    async fn list_keys(
+        &self,
+        after: Option<(i16, &str)>,
+        limit: u32,
+    ) -> Result<Vec<KeyRow>, Error> {
+        self.reach()?.list_keys(after, limit).await
+    }
+
+    async fn put_keys(&self, changes: &[KeyChange]) -> Result<Vec<bool>, Error> {
+        self.reach()?.put_keys(changes).await
     }
 
     async fn fold(&self, run: RunId) -> Result<Option<(RunRow, Vec<JournalRow>)>, Error> {

@@ -23,8 +23,9 @@ use engine::{ContentHash, RunId};
 
 pub use error::Error;
 pub use rows::{
-    Commit, Cursor, DeadLetterFilter, DeadLetterRow, JournalRow, Micros, Outcome, OwnerId,
-    Registration, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, WorkflowRow,
+    Adoption, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Heartbeat, JournalRow, KeyChange,
+    KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking, Registration, ReplicaRow, ReplicaStatus,
+    RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Standing, WorkflowRow,
 };
 
 /// Bounds of the store, all in one place.
@@ -48,6 +49,8 @@ pub mod limits {
     pub const TEXT_BYTES_MAX: usize = 512;
     /// The path of a step.
     pub const STEP_BYTES_MAX: usize = 4096;
+    /// How many runs are folded, or keys changed, at once.
+    pub const RUNS_AT_ONCE_MAX: usize = 1000;
     /// A definition.
     pub const DEFINITION_BYTES_MAX: usize = 1024 * 1024;
 }
@@ -94,6 +97,90 @@ pub trait Store: Send + Sync + 'static {
     /// adoption's event comes by [`commit`](Self::commit) with the version found here. From then on
     /// commits of every other owner lose. `None` when there is no such run.
     async fn adopt(&self, run: RunId, owner: OwnerId, at: Micros) -> Result<Option<RunRow>, Error>;
+
+    /// Makes `to` the owner of a run that `from` owns; `None`: that nobody owns. Otherwise as
+    /// [`adopt`](Self::adopt).
+    async fn take_over(
+        &self,
+        run: RunId,
+        from: Option<OwnerId>,
+        to: OwnerId,
+        at: Micros,
+    ) -> Result<Adoption, Error>;
+
+    /// Makes `to` the owner of at most `limit` unfinished runs of `from`, and gives their rows.
+    /// Those that a commit is about to change are passed over; ask again.
+    async fn adopt_from(
+        &self,
+        from: OwnerId,
+        to: OwnerId,
+        at: Micros,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, Error>;
+
+    /// The same with unfinished runs whose owner is no replica, or that have none and are not
+    /// parked.
+    async fn adopt_orphans(
+        &self,
+        to: OwnerId,
+        at: Micros,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, Error>;
+
+    /// Many runs at once as [`fold`](Self::fold) gives one; those that are not there, or are being
+    /// changed this moment, are left out.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for more than [`limits::RUNS_AT_ONCE_MAX`].
+    async fn fold_many(&self, runs: &[RunId]) -> Result<Vec<(RunRow, Vec<JournalRow>)>, Error>;
+
+    /// Leaves runs to nobody, as far as they still have the version named and belong to `owner`;
+    /// gives which.
+    async fn park(&self, owner: OwnerId, parkings: &[Parking]) -> Result<Vec<RunId>, Error>;
+
+    /// Makes `to` the owner of at most `limit` parked runs whose time has come.
+    async fn wake_due(&self, to: OwnerId, now: Micros, limit: u32) -> Result<Vec<RunRow>, Error>;
+
+    /// When the first parked run wakes.
+    async fn next_wake(&self) -> Result<Option<Micros>, Error>;
+
+    /// Who has these runs; those that are not there are left out.
+    async fn standings(&self, runs: &[RunId]) -> Result<Vec<Standing>, Error>;
+
+    /// How many unfinished runs each owner has; those of `None` are parked.
+    async fn count_owned(&self) -> Result<Vec<(Option<OwnerId>, u64)>, Error>;
+
+    /// Adds a replica. Its epoch is greater than every one before, and not less than `at`.
+    async fn join(&self, replica: &NewReplica, at: Micros) -> Result<ReplicaRow, Error>;
+
+    /// Raises a replica's counter, unless it is fenced or gone, and tells how all stand.
+    async fn heartbeat(
+        &self,
+        id: OwnerId,
+        status: ReplicaStatus,
+        at: Micros,
+    ) -> Result<Heartbeat, Error>;
+
+    /// Fences a replica whose counter is still `seen_lease`, or whatever it is. Gives whether it
+    /// is now fenced or gone.
+    async fn fence(&self, id: OwnerId, seen_lease: Option<i64>) -> Result<bool, Error>;
+
+    /// All replicas by epoch.
+    async fn replicas(&self) -> Result<Vec<ReplicaRow>, Error>;
+
+    /// Removes a fenced replica that owns no unfinished run; gives whether it did.
+    async fn remove_replica(&self, id: OwnerId) -> Result<bool, Error>;
+
+    /// The rows of these keys; those that are not there are left out.
+    async fn keys(&self, kind: i16, keys: &[&str]) -> Result<Vec<KeyRow>, Error>;
+
+    /// Rows of keys by (kind, key), past `after`.
+    async fn list_keys(&self, after: Option<(i16, &str)>, limit: u32)
+    -> Result<Vec<KeyRow>, Error>;
+
+    /// Changes rows of keys in one transaction, a key at most once; gives for each whether its
+    /// version was the expected one. Those for which it was not change nothing.
+    async fn put_keys(&self, changes: &[KeyChange]) -> Result<Vec<bool>, Error>;
 
     /// A run and its whole journal in order, bodies resolved.
     async fn fold(&self, run: RunId) -> Result<Option<(RunRow, Vec<JournalRow>)>, Error>;

@@ -11,10 +11,10 @@ macro_rules! migrations {
 }
 
 /// File names without their ending, and contents.
-type Steps = [(&'static str, &'static str); 1];
+type Steps = [(&'static str, &'static str); 2];
 
-const SQLITE: Steps = migrations!("sqlite": "0001_initial");
-const POSTGRES: Steps = migrations!("postgres": "0001_initial");
+const SQLITE: Steps = migrations!("sqlite": "0001_initial", "0002_replicas");
+const POSTGRES: Steps = migrations!("postgres": "0001_initial", "0002_replicas");
 
 /// The newest schema that is known here.
 pub(crate) const KNOWN: i64 = SQLITE.len() as i64;

@@ -240,3 +240,137 @@ pub struct DeadLetterFilter {
     /// Of this run.
     pub run_id: Option<RunId>,
 }
+
+/// A replica that joins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewReplica {
+    /// Its id, never used before.
+    pub id: OwnerId,
+    /// Where other replicas reach it; empty when they cannot.
+    pub address: String,
+    /// The version of its program.
+    pub version: String,
+    /// The highest kind of event that it understands.
+    pub kinds: i16,
+}
+
+/// What a replica is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicaStatus {
+    /// It takes new runs.
+    Serving,
+    /// It is about to leave.
+    Draining,
+    /// It owns nothing any more, and others may take over what it held.
+    Fenced,
+}
+
+impl ReplicaStatus {
+    pub(crate) fn number(self) -> i16 {
+        match self {
+            Self::Serving => 1,
+            Self::Draining => 2,
+            Self::Fenced => 3,
+        }
+    }
+
+    pub(crate) fn from_number(number: i16) -> Option<Self> {
+        let all = [Self::Serving, Self::Draining, Self::Fenced];
+        all.into_iter().find(|status| status.number() == number)
+    }
+}
+
+/// A replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaRow {
+    /// Its id.
+    pub id: OwnerId,
+    /// Greater than that of every replica that joined before.
+    pub epoch: i64,
+    /// Where other replicas reach it; empty when they cannot.
+    pub address: String,
+    /// The version of its program.
+    pub version: String,
+    /// The highest kind of event that it understands.
+    pub kinds: i16,
+    /// Counts its heartbeats.
+    pub lease: i64,
+    /// What it is about.
+    pub status: ReplicaStatus,
+    /// When it joined, by its own clock.
+    pub started_at: Micros,
+    /// What its own clock said at its last heartbeat.
+    pub seen_at: Micros,
+}
+
+/// What a replica learns from a heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// It is not fenced, and its counter was raised.
+    pub alive: bool,
+    /// All replicas; the counters may be those from just before.
+    pub replicas: Vec<ReplicaRow>,
+    /// When the first parked run wakes.
+    pub next_wake: Option<Micros>,
+}
+
+/// What became of taking a run over.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Adoption {
+    /// It was done; the row as it is now.
+    Adopted(Box<RunRow>),
+    /// It is owned by another than was expected.
+    OwnedBy(Option<OwnerId>),
+    /// There is no such run.
+    NotFound,
+}
+
+/// A run to be parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parking {
+    /// Which.
+    pub run: RunId,
+    /// It is parked only if it still has this version.
+    pub version: i64,
+    /// When it is to be taken up again by itself.
+    pub wake_at: Option<Micros>,
+}
+
+/// Who has a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Which.
+    pub run_id: RunId,
+    /// Its owner; none when it is parked.
+    pub owner: Option<OwnerId>,
+    /// It has ended.
+    pub ended: bool,
+}
+
+/// The row of a key that spans runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRow {
+    /// The kind of key, as the caller numbers them.
+    pub kind: i16,
+    /// The key.
+    pub key: String,
+    /// Compared and swapped.
+    pub version: i64,
+    /// What the caller keeps in it.
+    pub body: Vec<u8>,
+}
+
+/// A change of such a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyChange {
+    /// The kind of key.
+    pub kind: i16,
+    /// The key.
+    pub key: String,
+    /// The version that it has; 0: it is not there.
+    pub expected_version: i64,
+    /// The version that it gets: one that the row never had, also before it was removed.
+    pub version: i64,
+    /// What it says from now on; `None` removes it.
+    pub body: Option<Vec<u8>>,
+}

@@ -12,7 +12,7 @@ use std::time::Duration;
 use engine::RunId;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
-use sqlx::{Connection as _, PgConnection, PgPool};
+use sqlx::{Connection as _, PgConnection, PgPool, QueryBuilder};
 
 use crate::{Error, migration};
 
@@ -23,6 +23,11 @@ type Row = PgRow;
 const KIND: &str = "postgres";
 const BEGIN: &str = "BEGIN";
 const LOCK_WORKFLOWS: &str = "LOCK TABLE workflows IN SHARE ROW EXCLUSIVE MODE";
+
+/// Rows that another is about to change are passed over.
+const SKIP_LOCKED: &str = " FOR UPDATE SKIP LOCKED";
+/// A statement that changes can give what another reads.
+const BEAT: bool = true;
 
 /// Commits at the same time. More than the database has cores brings nothing.
 const COMMITTERS_MAX: u32 = 4;
@@ -121,6 +126,18 @@ async fn settle_insert(connection: &mut Connection, run: RunId) -> sqlx::Result<
     .execute(&mut *transaction)
     .await?;
     transaction.rollback().await
+}
+
+/// Whether a run is one of these.
+fn push_among(query: &mut QueryBuilder<Db>, runs: &[RunId]) {
+    let runs: Vec<uuid::Uuid> = runs.iter().map(|run| run.0).collect();
+    query.push(" = ANY(").push_bind(runs).push(")");
+}
+
+/// Whether a text is one of these.
+fn push_among_texts(query: &mut QueryBuilder<Db>, texts: &[&str]) {
+    let texts: Vec<String> = texts.iter().map(ToString::to_string).collect();
+    query.push(" = ANY(").push_bind(texts).push(")");
 }
 
 #[cfg(test)]

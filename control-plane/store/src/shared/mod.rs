@@ -4,6 +4,9 @@
 
 mod blob;
 mod dead_letter;
+mod key;
+mod ownership;
+mod replica;
 mod request;
 mod retention;
 mod run;
@@ -16,7 +19,10 @@ use sqlx::Row as _;
 
 pub(super) use blob::put as put_blob;
 
-use super::{BEGIN, Connection, Database, Db, KIND, LOCK_WORKFLOWS, Row, settle_insert};
+use super::{
+    BEAT, BEGIN, Connection, Database, Db, KIND, LOCK_WORKFLOWS, Row, SKIP_LOCKED, push_among,
+    push_among_texts, settle_insert,
+};
 use crate::OwnerId;
 use crate::limits::PAGE_ROWS_MAX;
 

@@ -1,13 +1,16 @@
 //! Runs and their journals, as they are read; and adoption, the one write of them that is no
 //! commit.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use engine::RunId;
+use futures::TryStreamExt as _;
 use sqlx::{QueryBuilder, Row as _};
 
 use super::{
-    Connection, Db, Row, hash, optional_owner, optional_run_id, page, run_id, settle_insert,
+    Connection, Db, Row, hash, optional_owner, optional_run_id, page, push_among, run_id,
+    settle_insert,
 };
 use crate::pack::unpack;
 use crate::{Cursor, JournalRow, Micros, OwnerId, RunFilter, RunRow};
@@ -18,8 +21,9 @@ macro_rules! run_columns {
          created_at, ended_at, parent, priority, labels, summary, wake_at"
     };
 }
+pub(super) use run_columns;
 
-fn run_row(row: &Row) -> sqlx::Result<RunRow> {
+pub(super) fn run_row(row: &Row) -> sqlx::Result<RunRow> {
     Ok(RunRow {
         run_id: run_id(row, 0)?,
         tenant: row.try_get(1)?,
@@ -150,6 +154,57 @@ pub(super) async fn fold(
     let found = events.len();
     let text = format!("run {run} has version {}, its journal {found} events", row.version);
     Err(sqlx::Error::Decode(text.into()))
+}
+
+/// The rows first, then the journals up to their versions, as [`fold`] does with one.
+pub(super) async fn fold_many(
+    connection: &mut Connection,
+    runs: &[RunId],
+) -> sqlx::Result<Vec<(RunRow, Vec<JournalRow>)>> {
+    let start = concat!("SELECT ", run_columns!(), " FROM runs WHERE run_id");
+    let mut query = QueryBuilder::<Db>::new(start);
+    push_among(&mut query, runs);
+    let rows = query.build().fetch_all(&mut *connection).await?;
+    let mut folded = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let row = run_row(row)?;
+        folded.insert(row.run_id, (row, Vec::new()));
+    }
+    let mut query = QueryBuilder::<Db>::new(
+        "SELECT j.seq, j.at, j.kind, j.schema, COALESCE(j.body, b.content), j.run_id \
+         FROM journal j LEFT JOIN blobs b ON b.hash = j.blob WHERE j.run_id",
+    );
+    push_among(&mut query, runs);
+    let mut rows = query.build().fetch(connection);
+    while let Some(row) = rows.try_next().await? {
+        let run = run_id(&row, 5)?;
+        if let Some((found, events)) = folded.get_mut(&run) {
+            let event = journal_row(run, &row)?;
+            if event.seq <= found.version {
+                events.push(event);
+            }
+        }
+    }
+    drop(rows);
+    let whole = folded.into_values().filter_map(|(row, packed)| whole(row, packed).transpose());
+    whole.collect()
+}
+
+/// A run's events out of its rows, unless some are missing.
+fn whole(
+    row: RunRow,
+    mut packed: Vec<JournalRow>,
+) -> sqlx::Result<Option<(RunRow, Vec<JournalRow>)>> {
+    packed.sort_unstable_by_key(|event| event.seq);
+    let mut events = Vec::with_capacity(packed.len());
+    for event in packed {
+        let unpacked = unpack(event, &mut events);
+        let run = row.run_id;
+        unpacked.map_err(|why| sqlx::Error::Decode(format!("run {run}: {why}").into()))?;
+    }
+    let complete = events.iter().zip(1..).all(|(event, seq)| event.seq == seq)
+        && i64::try_from(events.len()) == Ok(row.version);
+    Ok(complete.then_some((row, events)))
 }
 
 pub(super) async fn journal(

@@ -4,12 +4,17 @@
 use async_trait::async_trait;
 use engine::{ContentHash, RunId};
 
-use super::{Database, Db, KIND, blob, dead_letter, request, retention, run, schedule, workflow};
+use super::{
+    Database, Db, KIND, blob, dead_letter, key, ownership, replica, request, retention, run,
+    schedule, workflow,
+};
 use crate::batch::check_text;
-use crate::limits::{BLOB_BYTES_MAX, DEFINITION_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::limits::{BLOB_BYTES_MAX, DEFINITION_BYTES_MAX, RUNS_AT_ONCE_MAX, TEXT_BYTES_MAX};
 use crate::{
-    Commit, Cursor, DeadLetterFilter, DeadLetterRow, Error, JournalRow, Micros, Outcome, OwnerId,
-    Registration, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Store, WorkflowRow,
+    Adoption, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Error, Heartbeat, JournalRow,
+    KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking, Registration, ReplicaRow,
+    ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Standing, Store,
+    WorkflowRow,
 };
 
 fn check(texts: &[(&str, &str)]) -> Result<(), Error> {
@@ -43,6 +48,126 @@ impl Store for Database {
     async fn adopt(&self, run: RunId, owner: OwnerId, at: Micros) -> Result<Option<RunRow>, Error> {
         let mut connection = self.writer().await?;
         run::adopt(&mut connection, run, owner, at).await.map_err(Error::write)
+    }
+
+    async fn take_over(
+        &self,
+        run: RunId,
+        from: Option<OwnerId>,
+        to: OwnerId,
+        at: Micros,
+    ) -> Result<Adoption, Error> {
+        let mut connection = self.writer().await?;
+        ownership::take_over(&mut connection, run, from, to, at).await.map_err(Error::write)
+    }
+
+    async fn adopt_from(
+        &self,
+        from: OwnerId,
+        to: OwnerId,
+        at: Micros,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, Error> {
+        let mut connection = self.writer().await?;
+        ownership::adopt_from(&mut connection, from, to, at, limit).await.map_err(Error::write)
+    }
+
+    async fn adopt_orphans(
+        &self,
+        to: OwnerId,
+        at: Micros,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, Error> {
+        let mut connection = self.writer().await?;
+        ownership::adopt_orphans(&mut connection, to, at, limit).await.map_err(Error::write)
+    }
+
+    async fn fold_many(&self, runs: &[RunId]) -> Result<Vec<(RunRow, Vec<JournalRow>)>, Error> {
+        if runs.len() > RUNS_AT_ONCE_MAX {
+            let found = runs.len();
+            let text = format!("{found} runs are asked for, allowed are {RUNS_AT_ONCE_MAX}");
+            return Err(Error::Invalid(text));
+        }
+        let mut connection = self.reader().await?;
+        run::fold_many(&mut connection, runs).await.map_err(Error::read)
+    }
+
+    async fn park(&self, owner: OwnerId, parkings: &[Parking]) -> Result<Vec<RunId>, Error> {
+        let mut connection = self.writer().await?;
+        ownership::park(&mut connection, owner, parkings).await.map_err(Error::write)
+    }
+
+    async fn wake_due(&self, to: OwnerId, now: Micros, limit: u32) -> Result<Vec<RunRow>, Error> {
+        let mut connection = self.writer().await?;
+        ownership::wake_due(&mut connection, to, now, limit).await.map_err(Error::write)
+    }
+
+    async fn next_wake(&self) -> Result<Option<Micros>, Error> {
+        let mut connection = self.reader().await?;
+        ownership::next_wake(&mut connection).await.map_err(Error::read)
+    }
+
+    async fn standings(&self, runs: &[RunId]) -> Result<Vec<Standing>, Error> {
+        let mut connection = self.reader().await?;
+        ownership::standings(&mut connection, runs).await.map_err(Error::read)
+    }
+
+    async fn count_owned(&self) -> Result<Vec<(Option<OwnerId>, u64)>, Error> {
+        let mut connection = self.reader().await?;
+        ownership::count_owned(&mut connection).await.map_err(Error::read)
+    }
+
+    async fn join(&self, replica: &NewReplica, at: Micros) -> Result<ReplicaRow, Error> {
+        check(&[("address", &replica.address), ("version", &replica.version)])?;
+        let mut connection = self.writer().await?;
+        replica::join(&mut connection, replica, at).await.map_err(Error::write)
+    }
+
+    async fn heartbeat(
+        &self,
+        id: OwnerId,
+        status: ReplicaStatus,
+        at: Micros,
+    ) -> Result<Heartbeat, Error> {
+        let mut connection = self.writer().await?;
+        replica::heartbeat(&mut connection, id, status, at).await.map_err(Error::write)
+    }
+
+    async fn fence(&self, id: OwnerId, seen_lease: Option<i64>) -> Result<bool, Error> {
+        let mut connection = self.writer().await?;
+        replica::fence(&mut connection, id, seen_lease).await.map_err(Error::write)
+    }
+
+    async fn replicas(&self) -> Result<Vec<ReplicaRow>, Error> {
+        let mut connection = self.reader().await?;
+        replica::list(&mut connection).await.map_err(Error::read)
+    }
+
+    async fn remove_replica(&self, id: OwnerId) -> Result<bool, Error> {
+        let mut connection = self.writer().await?;
+        replica::remove(&mut connection, id).await.map_err(Error::write)
+    }
+
+    async fn keys(&self, kind: i16, keys: &[&str]) -> Result<Vec<KeyRow>, Error> {
+        let keys: Vec<&str> = keys.iter().copied().filter(|key| is_storable(&[key])).collect();
+        let mut connection = self.reader().await?;
+        key::find(&mut connection, kind, &keys).await.map_err(Error::read)
+    }
+
+    async fn list_keys(
+        &self,
+        after: Option<(i16, &str)>,
+        limit: u32,
+    ) -> Result<Vec<KeyRow>, Error> {
+        check(&[("cursor's key", after.map_or("", |(_, key)| key))])?;
+        let mut connection = self.reader().await?;
+        key::list(&mut connection, after, limit).await.map_err(Error::read)
+    }
+
+    async fn put_keys(&self, changes: &[KeyChange]) -> Result<Vec<bool>, Error> {
+        changes.iter().try_for_each(|change| check(&[("key", &change.key)]))?;
+        let mut connection = self.writer().await?;
+        key::put(&mut connection, changes).await.map_err(Error::write)
     }
 
     async fn fold(&self, run: RunId) -> Result<Option<(RunRow, Vec<JournalRow>)>, Error> {

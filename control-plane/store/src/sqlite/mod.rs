@@ -17,7 +17,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection, SqlitePool};
+use sqlx::{ConnectOptions as _, Connection as _, QueryBuilder, SqliteConnection, SqlitePool};
 
 use self::writer::{Writer, Writers};
 use crate::{Error, migration};
@@ -30,6 +30,11 @@ const KIND: &str = "sqlite";
 const BEGIN: &str = "BEGIN IMMEDIATE";
 /// There is one writer: nothing to lock.
 const LOCK_WORKFLOWS: &str = "SELECT 1";
+
+/// There is one writer: nothing to pass over.
+const SKIP_LOCKED: &str = "";
+/// A statement that changes gives its own rows alone.
+const BEAT: bool = false;
 
 /// Connections that read.
 const READERS_MAX: u32 = 4;
@@ -92,6 +97,26 @@ impl Database {
 /// There is one writer, and whoever asks this is it: no insert is under way.
 async fn settle_insert(_connection: &mut Connection, _run: RunId) -> sqlx::Result<()> {
     Ok(())
+}
+
+/// Whether a run is one of these.
+fn push_among(query: &mut QueryBuilder<Db>, runs: &[RunId]) {
+    query.push(" IN (");
+    let mut list = query.separated(", ");
+    for run in runs {
+        list.push_bind(run.0);
+    }
+    query.push(")");
+}
+
+/// Whether a text is one of these.
+fn push_among_texts(query: &mut QueryBuilder<Db>, texts: &[&str]) {
+    query.push(" IN (");
+    let mut list = query.separated(", ");
+    for text in texts {
+        list.push_bind((*text).to_owned());
+    }
+    query.push(")");
 }
 
 #[cfg(test)]

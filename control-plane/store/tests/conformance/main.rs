@@ -8,9 +8,12 @@ mod commit;
 mod concurrency;
 mod dead_letter;
 mod fault;
+mod key;
 mod opening;
+mod ownership;
 mod postgres_only;
 mod read;
+mod replica;
 mod request;
 mod retention;
 mod schedule;
@@ -121,6 +124,23 @@ cases! {
         after_an_unknown_outcome_adoption_sees_the_truth,
         faults_are_met_in_order_and_once,
         an_unavailable_store_answers_nothing;
+    replica:
+        epochs_rise_with_every_replica,
+        a_heartbeat_tells_how_all_stand,
+        a_replica_is_fenced_by_the_counter_that_was_seen,
+        a_fenced_replica_goes_once_it_owns_nothing;
+    ownership:
+        a_run_is_taken_over_from_its_owner_alone,
+        the_unfinished_runs_of_one_owner_are_adopted_in_batches,
+        runs_of_nobody_are_adopted_unless_they_are_parked,
+        a_parked_run_belongs_to_nobody_until_it_wakes,
+        a_run_is_parked_only_as_it_was_seen,
+        many_runs_are_folded_at_once,
+        two_who_adopt_at_once_share_the_runs;
+    key:
+        keys_change_by_compare_and_swap,
+        keys_are_listed_by_pages,
+        two_who_change_many_keys_at_once_do_not_wait_for_one_another;
     opening:
         a_closed_store_is_unavailable;
 }

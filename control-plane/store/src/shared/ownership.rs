@@ -1,0 +1,215 @@
+//! Who holds which run: taking over, parking and waking. Each changes the owner column, which a
+//! commit compares; so whoever held a run before loses its next write.
+
+use engine::RunId;
+use sqlx::{AssertSqlSafe, Connection as _, QueryBuilder, Row as _};
+
+use super::run::{find, run_columns, run_row};
+use super::{Connection, Db, SKIP_LOCKED, optional_owner, page, push_among, run_id, settle_insert};
+use crate::{Adoption, Micros, OwnerId, Parking, RunRow, Standing};
+
+/// A run that is not there may be in an insert that has not ended, see [`super::run::adopt`].
+pub(super) async fn take_over(
+    connection: &mut Connection,
+    run: RunId,
+    from: Option<OwnerId>,
+    to: OwnerId,
+    at: Micros,
+) -> sqlx::Result<Adoption> {
+    for settled in [false, true] {
+        let row = sqlx::query::<Db>(concat!(
+            "UPDATE runs SET owner = $3, adopted_at = $4 \
+             WHERE run_id = $1 AND owner IS NOT DISTINCT FROM $2 RETURNING ",
+            run_columns!()
+        ))
+        .bind(run.0)
+        .bind(from.map(|from| from.0))
+        .bind(to.0)
+        .bind(at)
+        .fetch_optional(&mut *connection)
+        .await?;
+        if let Some(row) = row {
+            unpark(connection, run).await?;
+            return Ok(Adoption::Adopted(Box::new(run_row(&row)?)));
+        }
+        if let Some(row) = find(&mut *connection, run).await? {
+            return Ok(Adoption::OwnedBy(row.owner));
+        }
+        if !settled {
+            settle_insert(&mut *connection, run).await?;
+        }
+    }
+    Ok(Adoption::NotFound)
+}
+
+async fn unpark(connection: &mut Connection, run: RunId) -> sqlx::Result<()> {
+    sqlx::query::<Db>("DELETE FROM parked WHERE run_id = $1")
+        .bind(run.0)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Takes the unfinished runs that `chosen` names; `$1` is the new owner, `$2` the time, `$3` the
+/// limit.
+async fn take(
+    connection: &mut Connection,
+    chosen: &str,
+    from: Option<OwnerId>,
+    to: OwnerId,
+    at: Micros,
+    limit: u32,
+) -> sqlx::Result<Vec<RunRow>> {
+    let text = format!(
+        "UPDATE runs SET owner = $1, adopted_at = $2 WHERE run_id IN (SELECT run_id FROM runs \
+         WHERE ended_at IS NULL AND {chosen} ORDER BY run_id LIMIT $3{SKIP_LOCKED}) RETURNING {}",
+        run_columns!()
+    );
+    let mut query = sqlx::query::<Db>(AssertSqlSafe(text)).bind(to.0).bind(at).bind(page(limit));
+    if let Some(from) = from {
+        query = query.bind(from.0);
+    }
+    let rows = query.fetch_all(connection).await?;
+    rows.iter().map(run_row).collect()
+}
+
+pub(super) async fn adopt_from(
+    connection: &mut Connection,
+    from: OwnerId,
+    to: OwnerId,
+    at: Micros,
+    limit: u32,
+) -> sqlx::Result<Vec<RunRow>> {
+    take(connection, "owner = $4", Some(from), to, at, limit).await
+}
+
+pub(super) async fn adopt_orphans(
+    connection: &mut Connection,
+    to: OwnerId,
+    at: Micros,
+    limit: u32,
+) -> sqlx::Result<Vec<RunRow>> {
+    let nobody = "CASE WHEN owner IS NULL \
+         THEN NOT EXISTS (SELECT 1 FROM parked p WHERE p.run_id = runs.run_id) \
+         ELSE NOT EXISTS (SELECT 1 FROM replicas r WHERE r.id = runs.owner) END";
+    take(connection, nobody, None, to, at, limit).await
+}
+
+pub(super) async fn park(
+    connection: &mut Connection,
+    owner: OwnerId,
+    parkings: &[Parking],
+) -> sqlx::Result<Vec<RunId>> {
+    let mut parkings: Vec<&Parking> = parkings.iter().collect();
+    // In the same order everywhere, so that two replicas never wait for one another.
+    parkings.sort_by_key(|parking| parking.run);
+    let mut transaction = connection.begin().await?;
+    let mut parked = Vec::with_capacity(parkings.len());
+    for Parking { run, version, wake_at } in parkings {
+        let done = sqlx::query::<Db>(
+            "UPDATE runs SET owner = NULL \
+             WHERE run_id = $1 AND version = $2 AND owner = $3 AND ended_at IS NULL",
+        )
+        .bind(run.0)
+        .bind(version)
+        .bind(owner.0)
+        .execute(&mut *transaction)
+        .await?;
+        if done.rows_affected() == 0 {
+            continue;
+        }
+        sqlx::query::<Db>(
+            "INSERT INTO parked (run_id, wake_at) VALUES ($1, $2) \
+             ON CONFLICT (run_id) DO UPDATE SET wake_at = excluded.wake_at",
+        )
+        .bind(run.0)
+        .bind(wake_at)
+        .execute(&mut *transaction)
+        .await?;
+        parked.push(*run);
+    }
+    transaction.commit().await?;
+    Ok(parked)
+}
+
+/// A row of `parked` whose run has an owner again is a remnant, and goes.
+pub(super) async fn wake_due(
+    connection: &mut Connection,
+    to: OwnerId,
+    now: Micros,
+    limit: u32,
+) -> sqlx::Result<Vec<RunRow>> {
+    let mut transaction = connection.begin().await?;
+    let text = format!(
+        "DELETE FROM parked WHERE run_id IN (SELECT run_id FROM parked WHERE wake_at <= $1 \
+         ORDER BY wake_at LIMIT $2{SKIP_LOCKED}) RETURNING run_id"
+    );
+    let due = sqlx::query::<Db>(AssertSqlSafe(text))
+        .bind(now)
+        .bind(page(limit))
+        .fetch_all(&mut *transaction)
+        .await?;
+    let mut due = due.iter().map(|row| run_id(row, 0)).collect::<sqlx::Result<Vec<RunId>>>()?;
+    due.sort();
+    let mut woken = Vec::with_capacity(due.len());
+    for some in due.chunks(PART) {
+        let mut query = QueryBuilder::<Db>::new("UPDATE runs SET owner = ");
+        query.push_bind(to.0).push(", adopted_at = ").push_bind(now);
+        query.push(" WHERE owner IS NULL AND run_id");
+        push_among(&mut query, some);
+        query.push(concat!(" RETURNING ", run_columns!()));
+        let rows = query.build().fetch_all(&mut *transaction).await?;
+        for row in &rows {
+            woken.push(run_row(row)?);
+        }
+    }
+    transaction.commit().await?;
+    Ok(woken)
+}
+
+/// How many ids stand in one statement.
+const PART: usize = 500;
+
+pub(super) async fn next_wake(connection: &mut Connection) -> sqlx::Result<Option<Micros>> {
+    sqlx::query_scalar::<Db, Option<i64>>(
+        "SELECT min(wake_at) FROM parked WHERE wake_at IS NOT NULL",
+    )
+    .fetch_one(connection)
+    .await
+}
+
+pub(super) async fn count_owned(
+    connection: &mut Connection,
+) -> sqlx::Result<Vec<(Option<OwnerId>, u64)>> {
+    let rows =
+        sqlx::query::<Db>("SELECT owner, count(*) FROM runs WHERE ended_at IS NULL GROUP BY owner")
+            .fetch_all(connection)
+            .await?;
+    let owned = rows.iter().map(|row| {
+        let count: i64 = row.try_get(1)?;
+        Ok((optional_owner(row, 0)?, count.unsigned_abs()))
+    });
+    owned.collect()
+}
+
+pub(super) async fn standings(
+    connection: &mut Connection,
+    runs: &[RunId],
+) -> sqlx::Result<Vec<Standing>> {
+    let mut standings = Vec::with_capacity(runs.len());
+    for some in runs.chunks(PART) {
+        let mut query = QueryBuilder::<Db>::new(
+            "SELECT run_id, owner, ended_at IS NOT NULL FROM runs WHERE run_id",
+        );
+        push_among(&mut query, some);
+        let rows = query.build().fetch_all(&mut *connection).await?;
+        for row in &rows {
+            standings.push(Standing {
+                run_id: run_id(row, 0)?,
+                owner: optional_owner(row, 1)?,
+                ended: row.try_get(2)?,
+            });
+        }
+    }
+    Ok(standings)
+}

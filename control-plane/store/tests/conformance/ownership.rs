@@ -1,0 +1,140 @@
+//! Who holds which run.
+
+use std::collections::BTreeSet;
+
+use store::{Adoption, NewReplica, Outcome, Parking, RunRow, Standing};
+
+use crate::support::{NOW, SECOND, World, ended, next, owner, run, start};
+
+fn ids(rows: &[RunRow]) -> Vec<engine::RunId> {
+    let mut ids: Vec<_> = rows.iter().map(|row| row.run_id).collect();
+    ids.sort();
+    ids
+}
+
+pub(crate) async fn a_run_is_taken_over_from_its_owner_alone(world: World) {
+    let store = &world.store;
+    let first = world.win(start(1, 1)).await;
+    let wrong = store.take_over(run(1), Some(owner(3)), owner(2), NOW).await.unwrap();
+    assert_eq!(wrong, Adoption::OwnedBy(Some(owner(1))));
+    let wrong = store.take_over(run(1), None, owner(2), NOW).await.unwrap();
+    assert_eq!(wrong, Adoption::OwnedBy(Some(owner(1))));
+    let taken = store.take_over(run(1), Some(owner(1)), owner(2), NOW).await.unwrap();
+    let row = RunRow { owner: Some(owner(2)), ..first.row.clone() };
+    assert_eq!(taken, Adoption::Adopted(Box::new(row)));
+    assert_eq!(world.commit(next(&first, 1)).await, Outcome::Conflict, "it was its own before");
+    let missing = store.take_over(run(2), None, owner(2), NOW).await.unwrap();
+    assert_eq!(missing, Adoption::NotFound);
+    let standing = Standing { run_id: run(1), owner: Some(owner(2)), ended: false };
+    assert_eq!(store.standings(&[run(1), run(2)]).await.unwrap(), [standing]);
+}
+
+pub(crate) async fn the_unfinished_runs_of_one_owner_are_adopted_in_batches(world: World) {
+    let store = &world.store;
+    for number in 1..=5 {
+        world.win(start(number, 1)).await;
+    }
+    let over = world.win(start(6, 1)).await;
+    world.win(ended(next(&over, 1), NOW)).await;
+    let first = store.adopt_from(owner(1), owner(2), NOW, 3).await.unwrap();
+    assert_eq!(ids(&first), [run(1), run(2), run(3)]);
+    assert!(first.iter().all(|row| row.owner == Some(owner(2))));
+    let rest = store.adopt_from(owner(1), owner(2), NOW, 3).await.unwrap();
+    assert_eq!(ids(&rest), [run(4), run(5)]);
+    assert_eq!(store.adopt_from(owner(1), owner(2), NOW, 3).await.unwrap(), []);
+    assert_eq!(store.count_owned().await.unwrap(), [(Some(owner(2)), 5)]);
+}
+
+pub(crate) async fn runs_of_nobody_are_adopted_unless_they_are_parked(world: World) {
+    let store = &world.store;
+    let address = String::new();
+    let replica = NewReplica { id: owner(1), address, version: "1".to_owned(), kinds: 1 };
+    store.join(&replica, NOW).await.unwrap();
+    world.win(start(1, 1)).await;
+    let mut lost = start(2, 1);
+    lost.row.owner = Some(owner(5));
+    world.win(lost).await;
+    let parked = world.win(start(3, 1)).await;
+    let parking = Parking { run: run(3), version: parked.row.version, wake_at: None };
+    assert_eq!(store.park(owner(1), &[parking]).await.unwrap(), [run(3)]);
+    let orphans = store.adopt_orphans(owner(1), NOW, 10).await.unwrap();
+    assert_eq!(ids(&orphans), [run(2)]);
+    assert_eq!(store.adopt_orphans(owner(1), NOW, 10).await.unwrap(), []);
+}
+
+pub(crate) async fn a_parked_run_belongs_to_nobody_until_it_wakes(world: World) {
+    let store = &world.store;
+    let mut parkings = Vec::new();
+    for (number, wake_at) in [(1, Some(NOW + SECOND)), (2, Some(NOW + 2 * SECOND)), (3, None)] {
+        let version = world.win(start(number, 1)).await.row.version;
+        parkings.push(Parking { run: run(number), version, wake_at });
+    }
+    assert_eq!(store.park(owner(1), &parkings).await.unwrap(), [run(1), run(2), run(3)]);
+    assert_eq!(store.run(run(1)).await.unwrap().unwrap().owner, None);
+    assert_eq!(store.next_wake().await.unwrap(), Some(NOW + SECOND));
+    assert_eq!(store.wake_due(owner(2), NOW, 10).await.unwrap(), []);
+    let due = store.wake_due(owner(2), NOW + SECOND, 10).await.unwrap();
+    assert_eq!(ids(&due), [run(1)]);
+    assert_eq!(due[0].owner, Some(owner(2)));
+    assert_eq!(store.next_wake().await.unwrap(), Some(NOW + 2 * SECOND));
+    // One that is asked something is taken before its time, and wakes no more.
+    let taken = store.take_over(run(2), None, owner(3), NOW).await.unwrap();
+    assert!(matches!(taken, Adoption::Adopted(_)));
+    assert_eq!(store.next_wake().await.unwrap(), None);
+    assert_eq!(store.wake_due(owner(2), NOW + 9 * SECOND, 10).await.unwrap(), []);
+    assert_eq!(store.count_owned().await.unwrap().len(), 3);
+}
+
+pub(crate) async fn a_run_is_parked_only_as_it_was_seen(world: World) {
+    let store = &world.store;
+    let first = world.win(start(1, 1)).await;
+    world.win(next(&first, 1)).await;
+    let old = Parking { run: run(1), version: 1, wake_at: None };
+    assert_eq!(store.park(owner(1), &[old]).await.unwrap(), [], "it went on");
+    let now = Parking { version: 2, ..old };
+    assert_eq!(store.park(owner(2), &[now]).await.unwrap(), [], "it is another's");
+    let over = world.win(start(2, 1)).await;
+    let over = world.win(ended(next(&over, 1), NOW)).await;
+    let gone = Parking { run: run(2), version: over.row.version, wake_at: None };
+    assert_eq!(store.park(owner(1), &[gone]).await.unwrap(), [], "it has ended");
+    assert_eq!(store.park(owner(1), &[now]).await.unwrap(), [run(1)]);
+}
+
+pub(crate) async fn many_runs_are_folded_at_once(world: World) {
+    let mut long = start(1, 3);
+    long.events[1].body = vec![b'x'; 40_000].into();
+    let long = world.win(long).await;
+    world.win(next(&long, 4)).await;
+    world.win(start(2, 1)).await;
+    let mut folded = world.store.fold_many(&[run(2), run(9), run(1)]).await.unwrap();
+    folded.sort_by_key(|(row, _)| row.run_id);
+    assert_eq!(folded.len(), 2);
+    for found in folded {
+        let one = world.store.fold(found.0.run_id).await.unwrap().unwrap();
+        assert_eq!(found, one);
+    }
+    assert_eq!(world.store.fold_many(&[]).await.unwrap(), []);
+    let many = vec![run(1); store::limits::RUNS_AT_ONCE_MAX + 1];
+    assert!(matches!(world.store.fold_many(&many).await, Err(store::Error::Invalid(_))));
+}
+
+pub(crate) async fn two_who_adopt_at_once_share_the_runs(world: World) {
+    let commits: Vec<_> = (1..=200).map(|number| start(number, 1)).collect();
+    world.store.commit(&commits).await.unwrap();
+    let adopt = |to| {
+        let store = std::sync::Arc::clone(&world.store);
+        tokio::spawn(async move {
+            let mut mine = Vec::new();
+            while store.count_owned().await.unwrap().iter().any(|(from, _)| *from == Some(owner(1)))
+            {
+                mine.extend(ids(&store.adopt_from(owner(1), to, NOW, 7).await.unwrap()));
+            }
+            mine
+        })
+    };
+    let (one, two) = (adopt(owner(2)), adopt(owner(3)));
+    let (one, two) = (one.await.unwrap(), two.await.unwrap());
+    assert_eq!(one.len() + two.len(), 200);
+    let all: BTreeSet<_> = one.into_iter().chain(two).collect();
+    assert_eq!(all.len(), 200, "none twice");
+}
