@@ -136,8 +136,22 @@ pub const STORE_RETRY_MIN: Duration = Duration::from_millis(100);
 pub const STORE_RETRY_MAX: Duration = Duration::from_secs(5);
 /// How often a watcher looks into the store although nothing woke it.
 pub const WATCH_LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How many concurrency keys and rate limits may be in use at once.
-pub const KEYS_MAX: usize = 100_000;
+/// How many runs and steps may wait for one concurrency key or rate limit.
+pub const KEY_WAITING_MAX: usize = 20_000;
+/// How much may be asked of concurrency keys and rate limits before it waits for the next look.
+pub const KEY_WANTS_QUEUED_MAX: usize = 65_536;
+/// How much of that is taken at once.
+pub const KEY_WANTS_AT_ONCE: usize = 4_096;
+/// How many rows of keys one write changes.
+pub const KEY_CHANGES_AT_ONCE: usize = 500;
+/// How many rows of keys are remembered as they were written last.
+pub const KEYS_KNOWN_MAX: usize = 10_000;
+/// How many rows of keys are read at once.
+pub const KEYS_PAGE: u32 = 1_000;
+/// How many holders of a key are named to people.
+pub const KEY_HOLDERS_SHOWN: usize = 8;
+/// How often all rows of keys are looked at.
+pub const KEYS_LOOK_EVERY: Duration = Duration::from_secs(30);
 
 // Requests.
 

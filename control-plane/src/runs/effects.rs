@@ -8,7 +8,6 @@ use engine::event::{Child, Ending, Origin, Parent};
 use engine::task::Json;
 use engine::{Command, Effect, InstanceId, RunId, State};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use super::keys::{Holder, Verdict};
 use super::{Error, NewRun, Notifier, Runs, Started, lock, started};
@@ -72,7 +71,7 @@ impl Effects {
             }
         }
         self.runs.shared.dispatcher.hold_run(run, held);
-        self.runs.tell(self.runs.shared.keys.keep(run, &wanted));
+        self.runs.shared.keys.keep(run, &wanted);
         self.runs.shared.dispatcher.expect(orders);
         for effect in others {
             self.carry_out_one(state, effect);
@@ -103,8 +102,7 @@ impl Effects {
             Effect::Hold(hold) => dispatcher.hold_run(run, hold),
             Effect::Acquire(acquire) => self.acquire(run, &acquire),
             Effect::Release { instance } => {
-                let verdicts = self.runs.shared.keys.release(Holder { run, instance });
-                self.runs.tell(verdicts);
+                self.runs.shared.keys.release(Holder { run, instance });
             }
             Effect::StartChild { instance, path, child } => {
                 self.start_child(state, instance, &path, *child);
@@ -115,7 +113,7 @@ impl Effects {
             }
             Effect::Ended { status, outputs, error } => {
                 dispatcher.withdraw_run(run);
-                self.runs.tell(self.runs.shared.keys.release_run(run));
+                self.runs.shared.keys.release_run(run);
                 if let Some(parent) = state.started().parent {
                     self.tell_parent(run, parent, status, outputs, error);
                 }
@@ -125,9 +123,7 @@ impl Effects {
 
     fn acquire(&self, run: RunId, acquire: &Acquire) {
         let holder = Holder { run, instance: acquire.instance };
-        let now = self.runs.shared.clock.now();
-        let verdicts = self.runs.shared.keys.acquire(holder, acquire, now);
-        self.runs.tell(verdicts);
+        self.runs.shared.keys.acquire(holder, acquire);
     }
 
     fn start_child(&self, state: &State, instance: InstanceId, path: &str, child: Child) {
@@ -201,24 +197,6 @@ impl Effects {
             errand.await;
         });
     }
-
-    /// Grants what rate limits allow, when their time comes.
-    pub(crate) fn spawn_rate_ticker(&self, shutdown: CancellationToken) {
-        let runs = self.runs.clone();
-        tokio::spawn(async move {
-            loop {
-                let shared = &runs.shared;
-                let (verdicts, next) = shared.keys.tick(shared.clock.now());
-                runs.tell(verdicts);
-                let pause = next.map(|at| crate::clock::until(&*shared.clock, at));
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    () = shared.keys.changed.notified() => {}
-                    () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
-                }
-            }
-        });
-    }
 }
 
 impl Runs {
@@ -229,8 +207,12 @@ impl Runs {
         }
         let runs = self.clone();
         tokio::spawn(async move {
-            for Verdict { run, command } in verdicts {
-                persist(|| runs.ask(run, command.clone())).await;
+            for Verdict { holder, command } in verdicts {
+                let settles = !matches!(command, Command::Displaced { .. });
+                persist(|| runs.ask(holder.run, command.clone())).await;
+                if settles {
+                    runs.shared.keys.told(holder);
+                }
             }
         });
     }

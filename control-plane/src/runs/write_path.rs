@@ -129,7 +129,7 @@ pub fn spawn(
     let (loads, loaded) = mpsc::channel(limits::LOADS_MAX);
     commit::spawn(&shared.store, queue, &done);
     let effects = Effects::new(runs.clone(), parts.notifier);
-    effects.spawn_rate_ticker(shutdown.clone());
+    super::keys::spawn(&runs, shutdown.clone());
     let write_path = WritePath {
         shared,
         effects,
@@ -171,7 +171,6 @@ impl Runs {
                 count += 1;
             }
         }
-        self.tell(self.shared.keys.recovered());
         Ok(count)
     }
 
@@ -555,6 +554,7 @@ impl WritePath {
 
     fn remove_slot(&mut self, run: RunId) -> Option<Slot> {
         let slot = self.slots.remove(&run)?;
+        self.shared.keys.forget_run(run);
         if let Some(at) = slot.timer {
             self.timers.remove(&(at, run));
         }
