@@ -5,6 +5,7 @@
 //! session and the tables is its [`Gate`], which may be slow, fail, or never answer.
 
 mod session;
+mod shared;
 mod tables;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

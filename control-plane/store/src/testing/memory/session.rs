@@ -9,9 +9,12 @@ use engine::{ContentHash, RunId};
 
 use super::tables::Tables;
 use super::{Access, Gate, Memory};
+use crate::limits::RUNS_AT_ONCE_MAX;
 use crate::{
-    Commit, Cursor, DeadLetterFilter, DeadLetterRow, Error, JournalRow, Micros, Outcome, OwnerId,
-    Registration, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Store, WorkflowRow,
+    Adoption, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Error, Heartbeat, JournalRow,
+    KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking, Registration, ReplicaRow,
+    ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Standing, Store,
+    WorkflowRow,
 };
 
 pub(super) struct Session {
@@ -57,6 +60,106 @@ impl Store for Session {
     async fn adopt(&self, run: RunId, owner: OwnerId, at: Micros) -> Result<Option<RunRow>, Error> {
         let _ = at;
         self.write(|tables| tables.adopt(run, owner)).await
+    }
+
+    async fn take_over(
+        &self,
+        run: RunId,
+        from: Option<OwnerId>,
+        to: OwnerId,
+        at: Micros,
+    ) -> Result<Adoption, Error> {
+        let _ = at;
+        self.write(|tables| tables.take_over(run, from, to)).await
+    }
+
+    async fn adopt_from(
+        &self,
+        from: OwnerId,
+        to: OwnerId,
+        at: Micros,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, Error> {
+        let _ = at;
+        self.write(|tables| tables.adopt_from(from, to, limit)).await
+    }
+
+    async fn adopt_orphans(
+        &self,
+        to: OwnerId,
+        at: Micros,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, Error> {
+        let _ = at;
+        self.write(|tables| tables.adopt_orphans(to, limit)).await
+    }
+
+    async fn fold_many(&self, runs: &[RunId]) -> Result<Vec<(RunRow, Vec<JournalRow>)>, Error> {
+        if runs.len() > RUNS_AT_ONCE_MAX {
+            return Err(Error::Invalid("too many runs are asked for".to_owned()));
+        }
+        self.read(|tables| tables.fold_many(runs)).await
+    }
+
+    async fn park(&self, owner: OwnerId, parkings: &[Parking]) -> Result<Vec<RunId>, Error> {
+        self.write(|tables| tables.park(owner, parkings)).await
+    }
+
+    async fn wake_due(&self, to: OwnerId, now: Micros, limit: u32) -> Result<Vec<RunRow>, Error> {
+        self.write(|tables| tables.wake_due(to, now, limit)).await
+    }
+
+    async fn next_wake(&self) -> Result<Option<Micros>, Error> {
+        self.read(|tables| tables.next_wake()).await
+    }
+
+    async fn standings(&self, runs: &[RunId]) -> Result<Vec<Standing>, Error> {
+        self.read(|tables| tables.standings(runs)).await
+    }
+
+    async fn count_owned(&self) -> Result<Vec<(Option<OwnerId>, u64)>, Error> {
+        self.read(|tables| tables.count_owned()).await
+    }
+
+    async fn join(&self, replica: &NewReplica, at: Micros) -> Result<ReplicaRow, Error> {
+        self.write(|tables| tables.join(replica, at)).await
+    }
+
+    async fn heartbeat(
+        &self,
+        id: OwnerId,
+        status: ReplicaStatus,
+        at: Micros,
+    ) -> Result<Heartbeat, Error> {
+        self.write(|tables| tables.heartbeat(id, status, at)).await
+    }
+
+    async fn fence(&self, id: OwnerId, seen_lease: Option<i64>) -> Result<bool, Error> {
+        self.write(|tables| tables.fence(id, seen_lease)).await
+    }
+
+    async fn replicas(&self) -> Result<Vec<ReplicaRow>, Error> {
+        self.read(|tables| tables.replicas()).await
+    }
+
+    async fn remove_replica(&self, id: OwnerId) -> Result<bool, Error> {
+        self.write(|tables| tables.remove_replica(id)).await
+    }
+
+    async fn keys(&self, kind: i16, keys: &[&str]) -> Result<Vec<KeyRow>, Error> {
+        self.read(|tables| tables.keys(kind, keys)).await
+    }
+
+    async fn list_keys(
+        &self,
+        after: Option<(i16, &str)>,
+        limit: u32,
+    ) -> Result<Vec<KeyRow>, Error> {
+        self.read(|tables| tables.list_keys(after, limit)).await
+    }
+
+    async fn put_keys(&self, changes: &[KeyChange]) -> Result<Vec<bool>, Error> {
+        self.write(|tables| tables.put_keys(changes)).await
     }
 
     async fn fold(&self, run: RunId) -> Result<Option<(RunRow, Vec<JournalRow>)>, Error> {

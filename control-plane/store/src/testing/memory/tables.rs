@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use engine::{ContentHash, RunId};
 
+use super::shared::Shared;
 use crate::batch::{Batch, Transition};
 use crate::limits::{DEFINITION_BYTES_MAX, PAGE_ROWS_MAX};
 use crate::{
@@ -14,7 +15,8 @@ use crate::{
 
 #[derive(Debug, Default)]
 pub(super) struct Tables {
-    runs: BTreeMap<RunId, RunRow>,
+    pub(super) runs: BTreeMap<RunId, RunRow>,
+    pub(super) shared: Shared,
     journal: BTreeMap<RunId, Vec<JournalRow>>,
     requests: BTreeMap<(String, String), RequestRow>,
     dead_letters: BTreeMap<String, DeadLetterRow>,
@@ -33,7 +35,7 @@ struct Blob {
 }
 
 /// The rows of one page.
-fn page<T>(rows: impl Iterator<Item = T>, limit: u32) -> Vec<T> {
+pub(super) fn page<T>(rows: impl Iterator<Item = T>, limit: u32) -> Vec<T> {
     rows.take(limit.min(PAGE_ROWS_MAX) as usize).collect()
 }
 
