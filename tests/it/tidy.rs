@@ -108,6 +108,7 @@ fn crates_depend_on_one_another_only_as_the_architecture_allows() {
             "control-plane" => vec!["contracts", "engine", "store", "agent-sdk"],
             "cli" | "agent-sdk" => vec!["contracts"],
             "orchestrator" => continue,
+            "bench" => vec!["contracts", "engine", "store", "control-plane", "agent-sdk"],
             agent if agent.ends_with("-agent") => vec!["agent-sdk", "project-files"],
             fuzz if fuzz.ends_with("fuzz") => continue,
             other => panic!("crate `{other}` is not in the table of edges"),

@@ -14,7 +14,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use tempfile::TempDir;
 
-use self::server::Server;
+pub use self::server::Server;
 
 /// Names the server to use: a user that may create databases.
 pub const DATABASE_URL_VARIABLE: &str = "ORCHESTRATOR_TEST_DATABASE_URL";
@@ -51,6 +51,46 @@ pub fn sqlite() -> TestDatabase {
     let folder = folder.expect("tests can write to the folder for temporary files");
     let url = format!("sqlite:{}", folder.path().join("store.db").display());
     TestDatabase { url, remains: Remains::Folder { _folder: folder } }
+}
+
+/// What a PostgreSQL server has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerFigures {
+    /// Bytes of write-ahead log.
+    pub wal_bytes: i64,
+    /// Transactions that ended; a statement by itself is one too.
+    pub transactions: i64,
+}
+
+/// Asks a PostgreSQL server what it has done. The question is a transaction itself; those of other
+/// connections are counted up to a second late.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn server_figures(url: &str) -> Result<ServerFigures, String> {
+    let ask = async {
+        let options = PgConnectOptions::from_str(url)?;
+        let mut connection = PgConnection::connect_with(&options).await?;
+        let statement = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::int8, \
+             (SELECT sum(xact_commit + xact_rollback)::int8 FROM pg_stat_database)";
+        let (wal_bytes, transactions) =
+            sqlx::query_as::<_, (i64, i64)>(statement).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok::<_, sqlx::Error>(ServerFigures { wal_bytes, transactions })
+    };
+    ask.await.map_err(|error| format!("PostgreSQL's figures cannot be read: {error}"))
+}
+
+/// A database of its own on that server, for as long as the server lives.
+///
+/// # Errors
+/// When it cannot be made.
+pub async fn postgres_on(server: &Server) -> Result<String, String> {
+    let options = PgConnectOptions::from_str(&server.url()).map_err(|error| error.to_string())?;
+    let name = database_name();
+    let created = execute(&options, &format!("CREATE DATABASE {name} TEMPLATE template0")).await;
+    created.map_err(|error| format!("a database cannot be made: {error}"))?;
+    Ok(options.database(&name).to_url_lossy().to_string())
 }
 
 /// A new database on the server of this process, which is started when it is first asked for.

@@ -10,12 +10,13 @@ use std::process::{Child, Command, Stdio};
 const VERSIONS_FOLDER: &str = "/usr/lib/postgresql";
 
 /// Starts the server, says so, and waits for the end of its input, which comes when the test
-/// process is gone, however it went; then it cleans up. `$1` binaries, `$2` folder.
+/// process is gone, however it went; then it cleans up. `$1` binaries, `$2` folder, `$3` further
+/// settings.
 const WATCHDOG: &str = r#"
 cd "$2" || exit 1
 "$1/initdb" -D "$2/data" -U postgres -A trust -E UTF8 --locale=C -N >"$2/log" 2>&1 &&
 "$1/pg_ctl" -D "$2/data" -l "$2/log" -w -t 60 -o "-c listen_addresses= -c fsync=on \
-    -c unix_socket_directories='$2' -c max_connections=300" start >>"$2/log" 2>&1 &&
+    -c unix_socket_directories='$2' -c max_connections=300 $3" start >>"$2/log" 2>&1 &&
 echo ready && cat >/dev/null
 test -f "$2/data/postmaster.pid" || cat "$2/log"
 "$1/pg_ctl" -D "$2/data" -m immediate stop >/dev/null 2>&1
@@ -23,7 +24,8 @@ rm -rf "$2"
 "#;
 
 /// A running server. It ends when this process does: the pipe to its watchdog closes.
-pub(super) struct Server {
+#[derive(Debug)]
+pub struct Server {
     folder: PathBuf,
     /// Held for its input.
     _watchdog: Child,
@@ -31,6 +33,16 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn start() -> Result<Self, String> {
+        Self::start_with(&[])
+    }
+
+    /// Starts one with further settings, as `("shared_buffers", "256MB")`.
+    ///
+    /// # Errors
+    /// When PostgreSQL is not installed and cannot be, or does not start; the text says why.
+    pub fn start_with(settings: &[(&str, &str)]) -> Result<Self, String> {
+        let settings: String =
+            settings.iter().map(|(name, value)| format!(" -c {name}={value}")).collect();
         let root = is_root()?;
         let binaries = match find_binaries() {
             Some(binaries) => binaries,
@@ -51,6 +63,7 @@ impl Server {
         let mut watchdog = command
             .args(["-c", WATCHDOG, "watchdog"])
             .args([&binaries, &folder])
+            .arg(settings)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // Out of the group that an interrupt at the terminal goes to.
@@ -65,9 +78,23 @@ impl Server {
         }
     }
 
-    pub(super) fn url(&self) -> String {
+    /// The address of its database `postgres`, by a socket.
+    #[must_use]
+    pub fn url(&self) -> String {
         let folder = self.folder.display().to_string().replace('/', "%2F");
         format!("postgres://postgres@{folder}/postgres")
+    }
+
+    /// The process that all its others are children of.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn process_id(&self) -> Result<u32, String> {
+        let file = self.folder.join("data/postmaster.pid");
+        let text = std::fs::read_to_string(&file)
+            .map_err(|error| format!("the server is not running: {error}"))?;
+        let first = text.lines().next().and_then(|line| line.trim().parse().ok());
+        first.ok_or_else(|| format!("{} names no process", file.display()))
     }
 }
 

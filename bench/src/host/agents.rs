@@ -1,0 +1,147 @@
+//! Agents of no-op steps: this binary again, each in a process of its own. They count what they
+//! do, and that count stands outside the orchestrator.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use agent_sdk::{Action, Agent, CancellationToken, Context, Failure, RunConfig, Undo};
+use anyhow::{Context as _, bail};
+use contracts::v1;
+use contracts::v1::agent_service_client::AgentServiceClient;
+use rustix::time::{ClockId, clock_gettime};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::process::Process;
+use super::server::{Server, connect};
+use crate::workload::{AGENT, HOLD, NOOP};
+
+/// How often it is asked whether all agents are there.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How long they may take to come.
+const CONNECT_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// What an agent says at its end, as JSON on stdout.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Counted {
+    /// How many no-op tasks it did.
+    pub(crate) tasks: u64,
+    /// When it was told to cancel which run: the run's id and the monotonic clock in microseconds.
+    pub(crate) cancelled: Vec<(String, u64)>,
+}
+
+/// The agent processes of one measurement.
+#[derive(Debug)]
+pub(crate) struct Agents {
+    pub(crate) processes: Vec<Process>,
+}
+
+impl Agents {
+    /// Starts `count` of them at a server, and waits until they are there.
+    pub(crate) async fn start(count: usize, slots: u32, server: &Server) -> anyhow::Result<Self> {
+        let before = connected(&server.url).await?;
+        let binary = std::env::current_exe()?;
+        let mut processes = Vec::new();
+        for n in 0..count {
+            let arguments = ["agent", "--server", &server.url, "--slots", &slots.to_string()];
+            let mut arguments: Vec<String> = arguments.map(ToOwned::to_owned).into();
+            arguments.extend(["--instance".to_owned(), format!("bench-{}-{n}", before + n)]);
+            processes.push(Process::start(&binary, &arguments)?);
+        }
+        let all = async {
+            while connected(&server.url).await? < before + count {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            anyhow::Ok(())
+        };
+        match tokio::time::timeout(CONNECT_WAIT_MAX, all).await {
+            Ok(all) => all?,
+            Err(_) => {
+                let said: Vec<String> = processes.iter_mut().map(Process::said).collect();
+                bail!("the agents did not connect; they said:\n{}", said.join("\n"));
+            }
+        }
+        Ok(Self { processes })
+    }
+
+    /// Ends them in order; gives what they counted together.
+    pub(crate) async fn end(self) -> anyhow::Result<Counted> {
+        let mut sum = Counted::default();
+        for process in self.processes {
+            let said = process.end().await?;
+            let counted: Counted = serde_json::from_str(said.trim())
+                .with_context(|| format!("an agent ended without its count: `{said}`"))?;
+            sum.tasks += counted.tasks;
+            sum.cancelled.extend(counted.cancelled);
+        }
+        Ok(sum)
+    }
+}
+
+/// How many agents a server has.
+async fn connected(url: &str) -> anyhow::Result<usize> {
+    let request = v1::ListAgentsRequest { page_size: 1000, ..Default::default() };
+    let mut client = AgentServiceClient::new(connect(url).await?);
+    Ok(client.list_agents(request).await?.into_inner().agents.len())
+}
+
+/// The monotonic clock of the machine, in microseconds: the same for all its processes.
+pub(crate) fn monotonic_micros() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds * 1_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1000
+}
+
+/// Nothing, as input and as output.
+#[derive(Debug, Deserialize, JsonSchema, Serialize)]
+struct Nothing {}
+
+/// Is an agent until SIGTERM, then says what it counted.
+#[expect(clippy::print_stdout, reason = "the process that started it reads its count")]
+pub(crate) async fn be_one(server: String, slots: u32, instance: String) -> anyhow::Result<()> {
+    let tasks = Arc::new(AtomicU64::new(0));
+    let cancelled = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let count = Arc::clone(&tasks);
+    let noop = move |_: Context, _: Nothing| {
+        count.fetch_add(1, Ordering::Relaxed);
+        async { Ok::<_, Failure>(Nothing {}) }
+    };
+    let told = Arc::clone(&cancelled);
+    let hold = move |context: Context, _: Nothing| {
+        let told = Arc::clone(&told);
+        async move {
+            context.cancelled().cancelled().await;
+            let now = monotonic_micros();
+            let run = context.run_id().to_owned();
+            told.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((run, now));
+            Ok::<_, Failure>(Nothing {})
+        }
+    };
+    let agent = Agent::new(AGENT, "1.0.0")
+        .slots(slots)
+        .action(Action::new(NOOP, "Does nothing.", noop).undo(Undo::Nothing))
+        .action(Action::new(HOLD, "Waits to be cancelled.", hold).undo(Undo::Nothing));
+    let config = RunConfig {
+        servers: server.split(',').map(ToOwned::to_owned).collect(),
+        instance: Some(instance),
+        drain_timeout: Some(Duration::from_secs(5)),
+    };
+    let shutdown = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let run = agent.run(config, shutdown.clone());
+    tokio::pin!(run);
+    tokio::select! {
+        ended = &mut run => ended?,
+        _ = terminate.recv() => {
+            shutdown.cancel();
+            run.await?;
+        }
+    }
+    let cancelled =
+        std::mem::take(&mut *cancelled.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let counted = Counted { tasks: tasks.load(Ordering::Relaxed), cancelled };
+    println!("{}", serde_json::to_string(&counted)?);
+    Ok(())
+}

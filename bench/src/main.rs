@@ -1,0 +1,141 @@
+//! Load, figures and their limits, taken against the real binary `orchestrator` in processes of
+//! its own. Read in this order:
+//!
+//! - `workload`: what is run; `load`: the closed loop over gRPC;
+//! - `host`: processes, agents, databases, the machine;
+//! - `measure`: one measurement; `journal` and `statistics`: what it is made of;
+//! - `report`: tables.
+//!
+//! It must not use anything of the server but its port: what is measured is what users get.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
+
+mod host;
+mod journal;
+mod load;
+mod measure;
+mod report;
+mod statistics;
+mod workload;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::host::database::Kind;
+use crate::host::machine::Machine;
+use crate::host::{agents, server};
+use crate::measure::{AGENTS, Case};
+use crate::workload::Workload;
+
+/// Measures Master Orchestrator.
+#[derive(Debug, Parser)]
+#[command(name = "bench", version)]
+struct Arguments {
+    /// The binary to measure; by default `orchestrator` beside this one
+    #[arg(long, global = true, value_name = "FILE")]
+    orchestrator: Option<PathBuf>,
+    /// What to do
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Take one measurement
+    #[command(after_help = "Example:\n  bench run --workload chain --concurrency 2000 \
+        --store postgres --seconds 10")]
+    Run(RunArgs),
+    /// Be an agent of no-op steps until SIGTERM
+    #[command(hide = true)]
+    Agent(AgentArgs),
+}
+
+/// One measurement.
+#[derive(Args, Debug)]
+struct RunArgs {
+    /// Which workflow
+    #[arg(long, value_enum, default_value = "chain")]
+    workload: Workload,
+    /// How many runs at a time
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
+    concurrency: u32,
+    /// Which store
+    #[arg(long, value_enum, default_value = "postgres")]
+    store: Kind,
+    /// How long ends are counted
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// How long the load is on before that
+    #[arg(long, default_value_t = 3.0)]
+    warm_up: f64,
+    /// How many agent processes
+    #[arg(long, default_value_t = AGENTS)]
+    agents: usize,
+    /// How often
+    #[arg(long, default_value_t = 1)]
+    repeats: usize,
+    /// Give each start a request id, which is kept in a row of its own
+    #[arg(long)]
+    request_ids: bool,
+    /// Print JSON in place of the table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Who the agent is.
+#[derive(Args, Debug)]
+struct AgentArgs {
+    /// Addresses with commas between
+    #[arg(long)]
+    server: String,
+    /// How many tasks at once
+    #[arg(long)]
+    slots: u32,
+    /// Its name
+    #[arg(long)]
+    instance: String,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    match arguments.verb {
+        Verb::Agent(args) => {
+            // One thread: two agents use two cores, and neither steals from itself.
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(agents::be_one(args.server, args.slots, args.instance))
+        }
+        Verb::Run(args) => {
+            let binary = server::binary(arguments.orchestrator)?;
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()?;
+            runtime.block_on(run(&binary, &args))
+        }
+    }
+}
+
+async fn run(binary: &std::path::Path, args: &RunArgs) -> anyhow::Result<()> {
+    let case = Case {
+        workload: args.workload,
+        store: args.store,
+        concurrency: args.concurrency,
+        warm_up: Duration::from_secs_f64(args.warm_up),
+        window: Duration::from_secs_f64(args.seconds),
+        agents: args.agents,
+        request_ids: args.request_ids,
+    };
+    eprintln!("{}", Machine::look()?.sentence());
+    let mut all = Vec::new();
+    for _ in 0..args.repeats {
+        all.push(measure::measure(binary, &case).await?);
+    }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&all)?);
+    } else {
+        println!("{}", report::table(&all));
+    }
+    Ok(())
+}
