@@ -200,6 +200,8 @@ pub const ESCALATIONS_LOOKED_AT: u32 = 100;
 pub const STREAMS_PER_CONNECTION: u32 = 2_048;
 /// How many connections may be open at once.
 pub const CONNECTIONS_MAX: usize = 20_000;
+/// How long agents may take to connect elsewhere before a stopping server ends their streams.
+pub const AGENTS_LEAVE_WAIT_MAX: Duration = Duration::from_secs(3);
 /// How long a stop waits for what is under way.
 pub const STOP_WAIT_MAX: Duration = Duration::from_secs(5);
 /// What a pipe within the process holds in each direction, in bytes.
