@@ -10,6 +10,7 @@ pub mod dispatch;
 mod ids;
 pub mod lease;
 pub mod limits;
+pub mod replicas;
 pub mod retention;
 pub mod runs;
 pub mod schedules;

@@ -227,3 +227,14 @@ pub const RETENTION_BATCHES: u32 = 200;
 pub const REQUESTS_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// How long a blob that nothing refers to is kept.
 pub const BLOBS_KEPT: Duration = Duration::from_secs(3600);
+
+// Replicas.
+
+/// How long connecting to another replica may take.
+pub const PEER_CONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How often a silent replica is asked whether the connection lives.
+pub const PEER_PING_EVERY: Duration = Duration::from_secs(2);
+/// How long it may take to answer that.
+pub const PEER_PING_WAIT_MAX: Duration = Duration::from_secs(2);
+/// What a replica may send on one stream, or one connection, before it is read.
+pub const PEER_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
