@@ -1,7 +1,8 @@
-//! Steps a second of the group commit, for batches of 1, 64 and 500.
+//! Steps a second of the group commit, for batches of 1, 64 and 500, or of the sizes given.
 //!
 //! `cargo run --release -p store --example commit_bench -- sqlite:/path/bench.db` or the address of
-//! a PostgreSQL database, which should be empty. A step is a transition of one event.
+//! a PostgreSQL database, which should be empty. A step is a transition of two events, as of a
+//! step that ends well and the next that is queued.
 #![expect(clippy::print_stdout, reason = "the figures are what it is for")]
 #![expect(clippy::disallowed_methods, reason = "it measures time, and its ids are only to differ")]
 
@@ -14,6 +15,8 @@ use store::{Commit, JournalRow, Outcome, RunRow, Store};
 const WINDOW: Duration = Duration::from_secs(5);
 /// Each run makes this many steps, then another takes its place.
 const STEPS: i64 = 5;
+/// What happens in a step.
+const EVENTS: i64 = 2;
 const COMMITTERS: usize = 2;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -22,7 +25,14 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 async fn main() -> Result<(), Failure> {
     let url = std::env::args().nth(1).ok_or("give the address of a database")?;
     let store = store::open(&url).await?;
-    for size in [1, 64, 500] {
+    let mut sizes: Vec<usize> = Vec::new();
+    for size in std::env::args().skip(2) {
+        sizes.push(size.parse()?);
+    }
+    if sizes.is_empty() {
+        sizes = vec![1, 64, 500];
+    }
+    for size in sizes {
         let began = Instant::now();
         let committers = (0..COMMITTERS).map(|_| tokio::spawn(commit_for(store.clone(), size)));
         let mut steps = 0;
@@ -69,8 +79,8 @@ fn start(head_start: i64) -> Commit {
         version_name: "1.0.0".to_owned(),
         definition_hash: ContentHash::of(b"bench"),
         status: 1,
-        version: 1,
-        owner: None,
+        version: EVENTS,
+        owner: Some(store::OwnerId(uuid::Uuid::from_u128(1))),
         created_at: head_start,
         ended_at: None,
         parent: None,
@@ -82,7 +92,7 @@ fn start(head_start: i64) -> Commit {
     Commit {
         run,
         expected_version: 0,
-        events: vec![event(1)],
+        events: events(1),
         row,
         request: None,
         dead_letters: Vec::new(),
@@ -91,20 +101,30 @@ fn start(head_start: i64) -> Commit {
     }
 }
 
-fn event(seq: i64) -> JournalRow {
-    let body = format!(
-        r#"{{"step":"build[{seq}].deploy","attempt":1,"output":{{"text":"{seq:0>100}"}}}}"#
+/// Of what happens to a step, the bodies as long as they usually are.
+fn events(first: i64) -> Vec<JournalRow> {
+    let row = |seq, kind, body: String| JournalRow {
+        seq,
+        at: first,
+        kind,
+        schema: 1,
+        body: body.into_bytes().into(),
+    };
+    let done = format!(
+        r#"{{"n":{first},"step":"step_{first}","output":{{}},"by":{{"agent_type":"echo","instance":"host-1-00ff00"}}}}"#
     );
-    JournalRow { seq, at: seq, kind: 1, schema: 1, body: body.into_bytes().into() }
+    let queued = format!(r#"{{"n":{first},"step":"step_{first}","agent":"echo"}}"#);
+    vec![row(first, 6, done), row(first + 1, 3, queued)]
 }
 
 fn follow(commit: &mut Commit) {
-    if commit.row.version + commit.row.created_at >= STEPS * 2 || commit.row.version >= STEPS {
+    let step = commit.row.version / EVENTS;
+    if step + commit.row.created_at >= STEPS * 2 || step >= STEPS {
         *commit = start(0);
         return;
     }
     commit.expected_version = commit.row.version;
-    commit.row.version += 1;
-    commit.row.ended_at = (commit.row.version == STEPS).then_some(1);
-    commit.events = vec![event(commit.row.version)];
+    commit.row.version += EVENTS;
+    commit.row.ended_at = (step + 1 == STEPS).then_some(1);
+    commit.events = events(commit.expected_version + 1);
 }

@@ -58,22 +58,25 @@ impl<'a> Batch<'a> {
         check_size(commits)?;
         let mut outcomes = vec![Outcome::Conflict; commits.len()];
         let mut transitions = Vec::with_capacity(commits.len());
-        let mut runs = HashSet::with_capacity(commits.len());
-        for (place, commit) in commits.iter().enumerate() {
-            let checked = if runs.insert(commit.run) {
-                check(commit)
-            } else {
+        // In the same order everywhere, so that two replicas never wait for one another.
+        let mut places: Vec<(RunId, usize)> =
+            commits.iter().enumerate().map(|(place, commit)| (commit.run, place)).collect();
+        places.sort_unstable();
+        let mut last = None;
+        for (run, place) in places {
+            let commit = &commits[place];
+            let checked = if last.replace(run) == Some(run) {
                 Err("the run is in the batch already".to_owned())
+            } else {
+                check(commit)
             };
             match checked {
                 Ok(()) => {
-                    transitions.push(Transition { place, commit, rows: pack(&commit.events) })
+                    transitions.push(Transition { place, commit, rows: pack(&commit.events) });
                 }
                 Err(reason) => outcomes[place] = Outcome::Refused { reason },
             }
         }
-        // In the same order everywhere, so that two replicas never wait for one another.
-        transitions.sort_unstable_by_key(|transition| transition.commit.run);
         Ok(Self { transitions, outcomes })
     }
 

@@ -132,9 +132,9 @@ async fn run_statement(
     }
     let prepared = prepare(&batch.transitions);
     let (text, arguments) = prepared.map_err(|error| before_write(sqlx::Error::Encode(error)))?;
-    let rows = sqlx::query_with::<Db, _>(text, arguments).fetch_all(connection).await?;
-    let won = rows.iter().map(|row| row.try_get::<Uuid, _>(0).map(RunId));
-    Ok(won.collect::<Result<_, _>>()?)
+    let row = sqlx::query_with::<Db, _>(text, arguments).fetch_one(connection).await?;
+    let won: Option<Vec<Uuid>> = row.try_get(0)?;
+    Ok(won.unwrap_or_default().into_iter().map(RunId).collect())
 }
 
 /// Stores the long bodies, touches what is referred to, and gives what of that is not there.

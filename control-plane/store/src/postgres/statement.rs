@@ -48,9 +48,52 @@ macro_rules! journal {
     };
 }
 
-/// Updates of runs that are there, and their events: what most batches are.
+/// The runs that won, all in one row: a row for each would be much to send and to read.
+macro_rules! winners {
+    ($won:literal) => {
+        concat!(" SELECT array_agg(run_id) FROM ", $won)
+    };
+}
+
+macro_rules! insert {
+    ($columns:literal, $more_names:literal, $condition:literal) => {
+        concat!(
+            "inserted AS (INSERT INTO runs (run_id, tenant, workflow, version_name, \
+             definition_hash, status, version, owner, created_at, ended_at, parent, priority, \
+             labels, summary, wake_at) \
+             SELECT i.run_id, i.tenant, i.workflow, i.version_name, i.definition_hash, i.status, \
+             i.version, i.owner, i.created_at, i.ended_at, i.parent, i.priority, i.labels, \
+             i.summary, i.wake_at FROM unnest(",
+            $columns,
+            ") AS i(run_id, tenant, workflow, version_name, definition_hash, status, version, \
+             owner, created_at, ended_at, parent, priority, labels, summary, wake_at",
+            $more_names,
+            ")",
+            $condition,
+            " ON CONFLICT DO NOTHING RETURNING run_id), "
+        )
+    };
+}
+
+/// Updates of runs that are there, and their events.
 const UPDATES: &str =
-    concat!("WITH ", update!("", "", ""), journal!("updated"), " SELECT run_id FROM updated");
+    concat!("WITH ", update!("", "", ""), journal!("updated"), winners!("updated"));
+
+/// New runs beside that: what most batches are.
+const RUNS: &str = concat!(
+    "WITH ",
+    insert!(
+        "$18::uuid[], $19::text[], $20::text[], $21::text[], $22::bytea[], $23::int2[], \
+         $24::int8[], $25::uuid[], $26::int8[], $27::int8[], $28::uuid[], $29::int2[], \
+         $30::bytea[], $31::bytea[], $32::int8[]",
+        "",
+        ""
+    ),
+    update!("", "", ""),
+    "won AS (SELECT run_id FROM inserted UNION ALL SELECT run_id FROM updated), ",
+    journal!("won"),
+    winners!("won")
+);
 
 /// All that can be in a batch. A request that is new while its run loses fails the statement, by
 /// a division by zero: the request must not stay.
@@ -58,18 +101,14 @@ const EVERYTHING: &str = concat!(
     "WITH claimed AS (INSERT INTO requests \
      (tenant, request_id, run_id, body_hash, at, response) \
      SELECT * FROM unnest($35::text[], $36::text[], $37::uuid[], $38::bytea[], $39::int8[], \
-     $40::bytea[]) ON CONFLICT DO NOTHING RETURNING run_id), \
-     inserted AS (INSERT INTO runs (run_id, tenant, workflow, version_name, definition_hash, \
-     status, version, owner, created_at, ended_at, parent, priority, labels, summary, wake_at) \
-     SELECT i.run_id, i.tenant, i.workflow, i.version_name, i.definition_hash, i.status, \
-     i.version, i.owner, i.created_at, i.ended_at, i.parent, i.priority, i.labels, i.summary, \
-     i.wake_at FROM unnest($19::uuid[], $20::text[], $21::text[], $22::text[], $23::bytea[], \
-     $24::int2[], $25::int8[], $26::uuid[], $27::int8[], $28::int8[], $29::uuid[], $30::int2[], \
-     $31::bytea[], $32::bytea[], $33::int8[], $34::bool[]) \
-     AS i(run_id, tenant, workflow, version_name, definition_hash, status, version, owner, \
-     created_at, ended_at, parent, priority, labels, summary, wake_at, requested) \
-     WHERE NOT i.requested OR (i.run_id IN (SELECT run_id FROM claimed)) IS TRUE \
-     ON CONFLICT DO NOTHING RETURNING run_id), ",
+     $40::bytea[]) ON CONFLICT DO NOTHING RETURNING run_id), ",
+    insert!(
+        "$19::uuid[], $20::text[], $21::text[], $22::text[], $23::bytea[], $24::int2[], \
+         $25::int8[], $26::uuid[], $27::int8[], $28::int8[], $29::uuid[], $30::int2[], \
+         $31::bytea[], $32::bytea[], $33::int8[], $34::bool[]",
+        ", requested",
+        " WHERE NOT i.requested OR (i.run_id IN (SELECT run_id FROM claimed)) IS TRUE"
+    ),
     update!(
         ", $18::bool[]",
         ", requested",
@@ -87,9 +126,9 @@ const EVERYTHING: &str = concat!(
      referred AS (INSERT INTO run_blobs (run_id, hash) \
      SELECT * FROM unnest($50::uuid[], $51::bytea[]) AS b(run_id, hash) \
      WHERE (b.run_id IN (SELECT run_id FROM won)) IS TRUE ON CONFLICT DO NOTHING) \
-     SELECT run_id FROM won UNION ALL SELECT NULL::uuid WHERE 1 / (CASE WHEN EXISTS \
+     SELECT array_agg(run_id) FROM won WHERE 1 / (CASE WHEN EXISTS \
      (SELECT 1 FROM claimed c WHERE (c.run_id IN (SELECT run_id FROM won)) IS NOT TRUE) \
-     THEN 0 ELSE 1 END) = 0"
+     THEN 0 ELSE 1 END) = 1"
 );
 
 /// The statement for `transitions`, which are sorted by run, and what goes into it.
@@ -107,11 +146,16 @@ pub(super) fn prepare(
             && transition.commit.remove_dead_letters.is_empty()
             && transition.blobs().next().is_none()
     };
-    if inserts.is_empty() && updates.iter().all(plain) {
-        return Ok((UPDATES, columns.0));
+    if transitions.iter().all(|transition| plain(&transition)) {
+        if inserts.is_empty() {
+            return Ok((UPDATES, columns.0));
+        }
+        columns.inserts(&inserts)?;
+        return Ok((RUNS, columns.0));
     }
     columns.add(&updates, |transition| transition.request().is_some())?;
     columns.inserts(&inserts)?;
+    columns.add(&inserts, |transition| transition.request().is_some())?;
     columns.requests(transitions)?;
     columns.dead_letters(transitions)?;
     columns.blobs(transitions)?;
@@ -174,8 +218,7 @@ impl Columns {
         self.add(inserts, |t| t.commit.row.priority)?;
         self.add(inserts, |t| t.commit.row.labels.as_slice())?;
         self.add(inserts, |t| t.commit.row.summary.as_slice())?;
-        self.add(inserts, |t| t.commit.row.wake_at)?;
-        self.add(inserts, |t| t.request().is_some())
+        self.add(inserts, |t| t.commit.row.wake_at)
     }
 
     /// Sorted by their own key, since that is what two batches may wait for one another by.
