@@ -12,6 +12,11 @@ use clap::{CommandFactory as _, Parser as _};
 
 use arguments::{Arguments, Verb};
 
+/// Memory goes from one thread to another all the time here: taken where a result comes in, given
+/// back where it is committed or sent. This one is made for that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // Before anything makes a TLS client; a second installation is refused and not needed.
     drop(rustls::crypto::ring::default_provider().install_default());
