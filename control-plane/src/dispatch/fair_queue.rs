@@ -6,12 +6,13 @@
 //! given out, and the key with the smallest pass is next. Passes are shared by all lanes.
 //! Pure data; knows no agents.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use engine::Instant;
 use engine::task::TaskKey;
 
+use crate::hash::QuickMap;
 use crate::limits;
 
 /// Where a task stands among those of its key: when it became ready, and a counter.
@@ -23,7 +24,7 @@ const STRIDE: u64 = 1_000_000;
 /// What each fairness key has had.
 #[derive(Debug, Default)]
 pub(super) struct Shares {
-    shares: HashMap<Arc<str>, Share>,
+    shares: QuickMap<Arc<str>, Share>,
     /// The pass of the key that was served last; who comes anew starts here.
     virtual_time: u64,
     weights: BTreeMap<String, u32>,
@@ -82,7 +83,7 @@ pub(super) struct FairQueue {
 
 #[derive(Debug, Default)]
 struct Level {
-    fifos: HashMap<Arc<str>, Fifo>,
+    fifos: QuickMap<Arc<str>, Fifo>,
     /// Each key with the pass it had when it was last looked at, which is never above its own.
     order: BTreeSet<(u64, Arc<str>)>,
 }
@@ -188,6 +189,8 @@ impl Level {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use engine::InstanceId;
     use engine::RunId;
     use engine::task::Purpose;

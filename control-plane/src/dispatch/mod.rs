@@ -5,6 +5,7 @@
 //! done, and has one task of its own that sleeps until the next deadline. It knows no workflow
 //! and writes no journal: the sink does.
 
+mod batch;
 mod breaker;
 mod card;
 pub mod clocks;
@@ -33,6 +34,7 @@ use engine::{Instant, RunId};
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 
+pub use batch::Batch;
 pub use card::Violation;
 pub use clocks::Clocks;
 pub use figures::ActionFigures;
@@ -87,6 +89,8 @@ struct Locked {
     wakers: HashMap<SessionId, Vec<Waker>>,
     /// Until when the deadline task sleeps.
     sleeps_until: Instant,
+    /// What telemetry was told last.
+    told: matcher::Counts,
 }
 
 impl Dispatcher {
@@ -95,7 +99,12 @@ impl Dispatcher {
     #[must_use]
     pub fn new(config: Config, clock: Arc<dyn Clock>) -> Self {
         let matcher = Matcher::new(config.clocks.clone(), config.weights);
-        let locked = Locked { matcher, wakers: HashMap::new(), sleeps_until: Instant(i64::MAX) };
+        let locked = Locked {
+            matcher,
+            wakers: HashMap::new(),
+            sleeps_until: Instant(i64::MAX),
+            told: Counts::default(),
+        };
         Self(Arc::new(Inner {
             locked: Mutex::new(locked),
             clock,
@@ -308,9 +317,17 @@ impl Dispatcher {
         let result = act(&mut locked);
         let effects = locked.matcher.take_effects();
         let counts = locked.matcher.counts();
+        let news = (counts != locked.told).then_some(counts);
+        locked.told = counts;
         let mut wakers = Vec::new();
+        let mut last = None;
         for session in &effects.wake {
-            wakers.append(&mut locked.wakers.remove(session).unwrap_or_default());
+            // Frames to one session mostly come one behind another.
+            if last.replace(session) != Some(session)
+                && let Some(mut waiting) = locked.wakers.remove(session)
+            {
+                wakers.append(&mut waiting);
+            }
         }
         let next = locked.matcher.next_deadline();
         let sooner = next.is_some_and(|next| next < locked.sleeps_until);
@@ -324,7 +341,9 @@ impl Dispatcher {
         }
         self.0.waiting.store(counts.queued, Ordering::Relaxed);
         self.carry_out(effects);
-        self.0.telemetry.counts(counts);
+        if let Some(counts) = news {
+            self.0.telemetry.counts(counts);
+        }
         result
     }
 

@@ -1,7 +1,7 @@
 //! Who is connected: agents by name and by session, what they offer and what they hold. Pure
 //! data; decides nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use engine::Instant;
@@ -11,6 +11,7 @@ use super::breaker::Breaker;
 use super::card::Registration;
 use super::lease::LeaseToken;
 use super::session::{Session, SessionId};
+use crate::hash::QuickMap;
 
 /// An agent, the same over all its sessions while it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,7 +25,7 @@ pub(super) struct LaneId(pub(super) u64);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Credits {
     pub(super) total: u32,
-    pub(super) per_action: HashMap<Arc<str>, u32>,
+    pub(super) per_action: QuickMap<Arc<str>, u32>,
 }
 
 /// A task that is not this agent's any more, and that it may still be stopping.
@@ -48,7 +49,7 @@ pub(super) struct Agent {
     pub(super) tasks: BTreeSet<TaskKey>,
     pub(super) stopping: BTreeMap<LeaseToken, Stopping>,
     /// Tasks and stopping ones of each action.
-    pub(super) out_per_action: HashMap<Arc<str>, u32>,
+    pub(super) out_per_action: QuickMap<Arc<str>, u32>,
     pub(super) draining: bool,
     pub(super) breakers: BTreeMap<Arc<str>, Breaker>,
     pub(super) connected_at: Instant,
@@ -69,7 +70,7 @@ impl Agent {
             last_token: "".into(),
             tasks: BTreeSet::new(),
             stopping: BTreeMap::new(),
-            out_per_action: HashMap::new(),
+            out_per_action: QuickMap::default(),
             draining: false,
             breakers: BTreeMap::new(),
             connected_at: now,
@@ -185,10 +186,10 @@ impl Needs {
 /// All known agents.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
-    pub(super) agents: HashMap<AgentId, Agent>,
+    pub(super) agents: QuickMap<AgentId, Agent>,
     pub(super) by_name: BTreeMap<(Arc<str>, Arc<str>), AgentId>,
-    sessions: HashMap<SessionId, AgentId>,
-    tokens: HashMap<Arc<str>, SessionId>,
+    sessions: QuickMap<SessionId, AgentId>,
+    tokens: QuickMap<Arc<str>, SessionId>,
     counter: u64,
 }
 

@@ -105,6 +105,13 @@ impl Answer {
     }
 }
 
+impl Answer {
+    /// What it would be about, to be answered among others.
+    pub(super) fn into_subject(mut self) -> Option<Subject> {
+        self.subject.take()
+    }
+}
+
 impl Drop for Answer {
     fn drop(&mut self) {
         if let Some(subject) = self.subject.take() {

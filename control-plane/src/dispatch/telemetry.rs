@@ -1,19 +1,19 @@
 //! The counters of dispatch for Prometheus, by the `metrics` facade. Handles are made once per
 //! agent type and action, after the recorder was installed.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use super::matcher::{Counts, Executed};
+use crate::hash::QuickMap;
 use crate::limits;
 
 pub(super) struct Telemetry {
     queued: Gauge,
     running: Gauge,
     agents: Gauge,
-    series: Mutex<HashMap<Name, Series>>,
+    series: Mutex<QuickMap<Name, Series>>,
 }
 
 /// The agent type and the action.

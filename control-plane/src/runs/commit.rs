@@ -36,12 +36,10 @@ async fn run(
     done: mpsc::Sender<Committed>,
 ) {
     loop {
-        let mut batch = next_batch(&mut *queue.lock().await).await;
+        let batch = next_batch(&mut *queue.lock().await).await;
         if batch.is_empty() {
             return;
         }
-        // Sorted, so that batches of several committers lock rows in the same order.
-        batch.sort_by_key(|commit| commit.run);
         let runs: Vec<_> = batch.iter().map(|commit| commit.run).collect();
         let outcomes = match store.commit(&batch).await {
             Ok(outcomes) => runs.into_iter().zip(outcomes.into_iter().map(Ok)).collect(),

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::keys::{Holder, Verdict};
 use super::{Error, NewRun, Notifier, Runs, Started, lock, started};
+use crate::dispatch::Batch;
 use crate::limits;
 
 /// Carries out effects.
@@ -42,13 +43,36 @@ impl Effects {
         }
     }
 
-    /// Carries out the effects of a transition.
-    pub(crate) fn carry_out(&self, state: &State, effects: Vec<Effect>) {
+    /// Carries out the effects of a transition. What can wait until others' are carried out too
+    /// goes into `batch`, which is done before anything that could not stand behind it.
+    pub(crate) fn carry_out(&self, state: &State, effects: Vec<Effect>, batch: &mut Batch) {
         for effect in effects {
             match effect {
-                Effect::Dispatch(order) => self.runs.shared.dispatcher.submit(*order),
-                other => self.carry_out_one(state, other),
+                Effect::Dispatch(order) => batch.submit(order),
+                Effect::Ended { status, outputs, error } => {
+                    batch.withdraw_run(state.id());
+                    self.run_ended(state, status, outputs, error);
+                }
+                other => {
+                    self.runs.shared.dispatcher.carry_out_all(batch);
+                    self.carry_out_one(state, other);
+                }
             }
+        }
+    }
+
+    /// A run has ended: its keys are given back, and the run above is told.
+    fn run_ended(
+        &self,
+        state: &State,
+        status: Ending,
+        outputs: Option<Json>,
+        error: Option<String>,
+    ) {
+        let run = state.id();
+        self.runs.shared.keys.release_run(run);
+        if let Some(parent) = state.started().parent {
+            self.tell_parent(run, parent, status, outputs, error);
         }
     }
 
@@ -113,10 +137,7 @@ impl Effects {
             }
             Effect::Ended { status, outputs, error } => {
                 dispatcher.withdraw_run(run);
-                self.runs.shared.keys.release_run(run);
-                if let Some(parent) = state.started().parent {
-                    self.tell_parent(run, parent, status, outputs, error);
-                }
+                self.run_ended(state, status, outputs, error);
             }
         }
     }

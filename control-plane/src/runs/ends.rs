@@ -2,7 +2,6 @@
 //! look into the store. A run that this process lets go before its end is told as lost, and
 //! whoever waits looks for it in the store from then on.
 
-use std::collections::HashMap;
 use std::sync::Mutex;
 
 use engine::task::Json;
@@ -10,6 +9,7 @@ use engine::{Counts, Instant, RunId, RunStatus, State};
 use tokio::sync::mpsc;
 
 use super::{Runs, lock};
+use crate::hash::QuickMap;
 
 /// How a run ended.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ impl Final {
 /// Who waits for which run.
 #[derive(Debug, Default)]
 pub(crate) struct Ends {
-    waiting: Mutex<HashMap<RunId, Vec<mpsc::Sender<Final>>>>,
+    waiting: Mutex<QuickMap<RunId, Vec<mpsc::Sender<Final>>>>,
 }
 
 impl Ends {

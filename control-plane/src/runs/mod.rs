@@ -9,6 +9,7 @@ mod ends;
 mod keys;
 mod notify;
 mod slot;
+mod telemetry;
 mod write_path;
 
 use std::collections::HashMap;
@@ -23,6 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::clock::Clock;
 use crate::definitions::{self, Definitions};
 use crate::dispatch::Dispatcher;
+use crate::hash::QuickMap;
 use crate::limits;
 
 pub use ends::{End, Final};
@@ -92,7 +94,7 @@ pub(crate) struct Shared {
     pub(crate) owner: OwnerId,
     pub(crate) epoch: u64,
     pub(crate) dispatcher: Dispatcher,
-    watchers: Mutex<HashMap<RunId, watch::Sender<i64>>>,
+    watchers: Mutex<QuickMap<RunId, watch::Sender<i64>>>,
     pub(crate) ends: ends::Ends,
     pub(crate) stuck: Mutex<HashMap<RunId, String>>,
     pub(crate) active: std::sync::atomic::AtomicUsize,

@@ -5,13 +5,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use engine::event::{Ending, Stops};
 use engine::task::{FailureKind, TaskKey};
-use engine::{Command, ContentHash, Effect, Event, Instant, Rejection, RunId, RunStatus, State};
+use engine::{
+    Command, ContentHash, Counts, Effect, Event, Instant, Rejection, RunId, RunStatus, State,
+};
+use serde::Serialize;
 use serde_json::json;
 use store::{Commit, DeadLetterRow, JournalRow, OwnerId, RequestRow, RunRow};
 use tokio::sync::oneshot;
 
 use super::{Error, NewRun, Started, TENANT_DEFAULT};
-use crate::dispatch::{Answer, ReportAck};
+use crate::dispatch::{Answer, Batch, ReportAck};
 use crate::limits;
 
 /// Something for one run.
@@ -50,6 +53,14 @@ impl Reply {
         }
     }
 
+    /// The same, where an answer to dispatch can wait until others are answered too.
+    pub(crate) fn done_among_others(self, run: RunId, batch: &mut Batch) {
+        match self {
+            Self::Report(answer) => batch.answer(answer, ReportAck::Durable),
+            other => other.done(run),
+        }
+    }
+
     pub(crate) fn refuse(self, error: Error) {
         match self {
             Self::Nobody => {}
@@ -85,7 +96,7 @@ pub(crate) enum Phase {
 
 /// A transition in the commit.
 pub(crate) struct Flight {
-    pub(crate) state: State,
+    pub(crate) state: Box<State>,
     pub(crate) effects: Vec<Effect>,
     pub(crate) replies: Vec<Reply>,
     /// What was refused, perhaps because of what is not durable yet.
@@ -223,7 +234,6 @@ pub(crate) fn decide(
     }
     let commit = commit_of(&state, before, now, owner, &events, None);
     let ended = ending(&events);
-    let state = *state;
     let flight =
         Flight { state, effects, replies, rejections, adopted, more, ended, request: None };
     pack(flight, commit)
@@ -261,7 +271,7 @@ pub(crate) fn decide_start(new: NewRun, reply: Reply, now: Instant, owner: Owner
             let mark = request.as_ref().map(|row| (row.request_id.clone(), row.body_hash));
             let commit = commit_of(&state, 0, now, owner, &transition.events, request);
             let flight = Flight {
-                state,
+                state: Box::new(state),
                 effects: transition.effects,
                 replies: vec![reply],
                 rejections: Vec::new(),
@@ -320,8 +330,8 @@ fn commit_of(
         ended_at: state.ended_at().map(|at| at.0),
         parent: started.parent.map(|parent| parent.run),
         priority: i16::from(started.priority),
-        labels: json!(started.labels).to_string().into_bytes(),
-        summary: summary(state).into_bytes(),
+        labels: as_json(&started.labels),
+        summary: summary(state),
         wake_at: state.next_wakeup().map(|at| at.0),
     };
     Ok(Commit {
@@ -337,21 +347,39 @@ fn commit_of(
 }
 
 /// What lists show of a run beyond its columns.
-fn summary(state: &State) -> String {
-    let mut summary = json!({ "actor": state.started().origin.actor });
-    if state.ended_at().is_some() {
-        let counts = state.counts();
-        let (failed_step, error) = state.failure();
-        summary["error"] = json!(error);
-        summary["failed_step"] = json!(failed_step);
-        summary["counts"] = json!({
-            "total": counts.total,
-            "successful": counts.successful,
-            "failed": counts.failed,
-            "skipped": counts.skipped,
-        });
+#[derive(Serialize)]
+struct Summary<'a> {
+    actor: &'a str,
+    // From here on once it has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Option<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed_step: Option<Option<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counts: Option<SummaryOfSteps>,
+}
+
+#[derive(Serialize)]
+struct SummaryOfSteps {
+    total: u32,
+    successful: u32,
+    failed: u32,
+    skipped: u32,
+}
+
+fn summary(state: &State) -> Vec<u8> {
+    let actor = &state.started().origin.actor;
+    if state.ended_at().is_none() {
+        return as_json(&Summary { actor, error: None, failed_step: None, counts: None });
     }
-    summary.to_string()
+    let (failed_step, error) = state.failure();
+    let Counts { total, successful, failed, skipped } = state.counts();
+    let counts = Some(SummaryOfSteps { total, successful, failed, skipped });
+    as_json(&Summary { actor, error: Some(error), failed_step: Some(failed_step), counts })
+}
+
+fn as_json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("texts and numbers under texts can always be written")
 }
 
 /// Actions whose attempts are used up, where that stops the run.

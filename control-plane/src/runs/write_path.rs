@@ -3,7 +3,7 @@
 //! One task holds all runs of this process. It never waits for the store: folds and commits are
 //! done beside it and come back as messages.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -18,10 +18,12 @@ use super::commit::{self, Committed, Fault};
 use super::effects::Effects;
 use super::keys::Keys;
 use super::slot::{self, Ask, Decided, Envelope, Flight, Phase, Reply, Slot};
+use super::telemetry::Telemetry;
 use super::{Error, Notifier, Runs, Shared, Started, lock};
 use crate::clock::Clock;
 use crate::definitions::Definitions;
-use crate::dispatch::{Answer, Dispatcher, Emitted, Report, ReportSink};
+use crate::dispatch::{Answer, Batch, Dispatcher, Emitted, Report, ReportSink};
+use crate::hash::QuickMap;
 use crate::limits;
 
 /// What the write path is made of.
@@ -133,13 +135,15 @@ pub fn spawn(
     let write_path = WritePath {
         shared,
         effects,
-        slots: HashMap::new(),
+        slots: QuickMap::default(),
         timers: BTreeSet::new(),
         commits,
         loads,
         loading: Arc::new(Semaphore::new(limits::LOADS_MAX)),
         stopping: false,
         in_commit: 0,
+        batch: Batch::default(),
+        telemetry: Telemetry::new(),
     };
     let task = tokio::spawn(write_path.run(inbox.receiver, committed, loaded, shutdown));
     (runs, task)
@@ -209,13 +213,16 @@ struct Loaded {
 struct WritePath {
     shared: Arc<Shared>,
     effects: Effects,
-    slots: HashMap<RunId, Slot>,
+    slots: QuickMap<RunId, Slot>,
     timers: BTreeSet<(Instant, RunId)>,
     commits: mpsc::Sender<Box<Commit>>,
     loads: mpsc::Sender<Loaded>,
     loading: Arc<Semaphore>,
     stopping: bool,
     in_commit: usize,
+    /// What dispatch is to be told of what came at once.
+    batch: Batch,
+    telemetry: Telemetry,
 }
 
 impl WritePath {
@@ -251,6 +258,7 @@ impl WritePath {
                 () = tokio::time::sleep(pause.unwrap_or_default()),
                     if pause.is_some() && !self.stopping => self.fire_timers(),
             }
+            self.shared.dispatcher.carry_out_all(&mut self.batch);
         }
     }
 
@@ -387,7 +395,7 @@ impl WritePath {
     fn decided(&mut self, run: RunId, decided: Decided) {
         match decided {
             Decided::Nothing(state, effects) => {
-                self.effects.carry_out(&state, effects);
+                self.effects.carry_out(&state, effects, &mut self.batch);
                 self.arm(run, state.next_wakeup());
                 if let Some(slot) = self.slots.get_mut(&run) {
                     slot.phase = Phase::Idle(state);
@@ -472,12 +480,14 @@ impl WritePath {
     fn durable(&mut self, run: RunId, flight: Flight) {
         let Flight { state, effects, replies, rejections, adopted, more, ended, .. } = flight;
         self.shared.wake(run, state.version());
-        replies.into_iter().for_each(|reply| reply.done(run));
+        let batch = &mut self.batch;
+        replies.into_iter().for_each(|reply| reply.done_among_others(run, batch));
         rejections.into_iter().for_each(slot::Rejected::answer);
         if adopted {
+            self.shared.dispatcher.carry_out_all(batch);
             self.effects.carry_out_adopted(&state, effects);
         } else {
-            self.effects.carry_out(&state, effects);
+            self.effects.carry_out(&state, effects, batch);
         }
         if let Some(ending) = ended {
             self.shared.ends.ended(&state);
@@ -485,7 +495,7 @@ impl WritePath {
         }
         self.arm(run, state.next_wakeup());
         let Some(slot) = self.slots.get_mut(&run) else { return };
-        slot.phase = Phase::Idle(Box::new(state));
+        slot.phase = Phase::Idle(state);
         if more {
             let ask = Ask::Command(Box::new(Command::Tick));
             slot.queue.push_front(Envelope { run, ask, reply: Reply::Nobody });
@@ -574,19 +584,19 @@ impl WritePath {
     fn count_active(&self) {
         self.shared.active.store(self.slots.len(), Ordering::Relaxed);
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-        metrics::gauge!("orchestrator_workflows_active").set(self.slots.len() as f64);
+        self.telemetry.active.set(self.slots.len() as f64);
     }
 
     fn count_ended(&self, state: &State, ending: Ending) {
-        let status = match ending {
-            Ending::Success => "success",
-            Ending::Failure => "failure",
-            Ending::Cancelled => "cancelled",
-            Ending::RolledBack => "rolled_back",
+        let counter = match ending {
+            Ending::Success => &self.telemetry.success,
+            Ending::Failure => &self.telemetry.failure,
+            Ending::Cancelled => &self.telemetry.cancelled,
+            Ending::RolledBack => &self.telemetry.rolled_back,
         };
-        metrics::counter!("orchestrator_workflows_total", "status" => status).increment(1);
+        counter.increment(1);
         let duration = state.ended_at().unwrap_or_default().since(state.started_at()).as_secs_f64();
-        metrics::histogram!("orchestrator_workflow_duration_seconds").record(duration);
+        self.telemetry.duration.record(duration);
     }
 }
 

@@ -1,13 +1,14 @@
 //! The one ordered queue, cut into lanes: tasks of equal needs. Between lanes that one agent
 //! serves, the better head goes first.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engine::task::TaskOrder;
 
 use super::super::fair_queue::{FairQueue, Shares};
 use super::super::registry::{AgentId, LaneId, Needs, Registry};
+use crate::hash::QuickMap;
 use crate::limits;
 
 #[derive(Debug)]
@@ -22,8 +23,8 @@ pub(super) struct Lane {
 
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
-    by_needs: HashMap<Needs, LaneId>,
-    pub(super) lanes: HashMap<LaneId, Lane>,
+    by_needs: QuickMap<Needs, LaneId>,
+    pub(super) lanes: QuickMap<LaneId, Lane>,
     pub(super) shares: Shares,
     counter: u64,
 }

@@ -27,7 +27,7 @@ pub use view::Offer;
 pub(crate) use view::{ActionView, AgentView};
 pub use why::Waiting as WaitingReason;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -43,6 +43,7 @@ use super::lease::LeaseToken;
 use super::registry::{AgentId, LaneId, Registry};
 use super::report::{Emitted, Report, Subject, TaskUpdate};
 use super::session::{Checkpoint, Outgoing, SessionId};
+use crate::hash::{QuickMap, QuickSet};
 use crate::limits;
 
 /// A task that dispatch has.
@@ -194,12 +195,13 @@ pub struct Counts {
 pub(super) struct Matcher {
     now: Instant,
     clocks: Clocks,
-    tasks: BTreeMap<TaskKey, Task>,
+    /// Boxed, for the map moves its entries about.
+    tasks: BTreeMap<TaskKey, Box<Task>>,
     registry: Registry,
     lanes: Lanes,
     timers: Timers,
-    claims: HashMap<TaskKey, Claim>,
-    held: HashSet<RunId>,
+    claims: QuickMap<TaskKey, Claim>,
+    held: QuickSet<RunId>,
     recent: Recent,
     checkpoints: Checkpoints,
     figures: Figures,
@@ -218,8 +220,8 @@ impl Matcher {
             registry: Registry::default(),
             lanes: Lanes::new(weights),
             timers: Timers::default(),
-            claims: HashMap::new(),
-            held: HashSet::new(),
+            claims: QuickMap::default(),
+            held: QuickSet::default(),
             recent: Recent::default(),
             checkpoints: Checkpoints::default(),
             figures: Figures::default(),
@@ -307,7 +309,7 @@ impl Matcher {
             held_for: Duration::ZERO,
         };
         self.counts.queued += 1;
-        self.tasks.insert(key, task);
+        self.tasks.insert(key, Box::new(task));
         if let Some(claim) = self.claims.remove(&key) {
             if self.claim(key, claim.agent, claim.lease) {
                 return;
@@ -490,7 +492,7 @@ impl Matcher {
 /// The leases under which tasks ended lately, so that a second delivery is known as such.
 #[derive(Debug, Default)]
 struct Recent {
-    leases: HashSet<(TaskKey, LeaseToken)>,
+    leases: QuickSet<(TaskKey, LeaseToken)>,
     order: VecDeque<(TaskKey, LeaseToken)>,
 }
 
@@ -514,7 +516,7 @@ impl Recent {
 /// What failed attempts left for the next ones.
 #[derive(Debug, Default)]
 struct Checkpoints {
-    states: HashMap<TaskKey, (u64, Checkpoint)>,
+    states: QuickMap<TaskKey, (u64, Checkpoint)>,
     order: VecDeque<(u64, TaskKey)>,
     bytes: usize,
     serial: u64,

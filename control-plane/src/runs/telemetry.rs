@@ -1,0 +1,28 @@
+//! What Prometheus is told of runs. The handles are made once, after the recorder was installed:
+//! looking one up for each transition costs more than counting it.
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+pub(super) struct Telemetry {
+    pub(super) active: Gauge,
+    pub(super) success: Counter,
+    pub(super) failure: Counter,
+    pub(super) cancelled: Counter,
+    pub(super) rolled_back: Counter,
+    /// Seconds.
+    pub(super) duration: Histogram,
+}
+
+impl Telemetry {
+    pub(super) fn new() -> Self {
+        let ended = |status| counter!("orchestrator_workflows_total", "status" => status);
+        Self {
+            active: gauge!("orchestrator_workflows_active"),
+            success: ended("success"),
+            failure: ended("failure"),
+            cancelled: ended("cancelled"),
+            rolled_back: ended("rolled_back"),
+            duration: histogram!("orchestrator_workflow_duration_seconds"),
+        }
+    }
+}
