@@ -101,6 +101,12 @@ impl ControlPlane {
         self.server.channel()
     }
 
+    /// Sends clients and agents elsewhere: from now on nothing new is taken from them, watches
+    /// end and agents are asked to connect to another replica. What is under way goes on.
+    pub async fn drain(&self) {
+        self.server.drain().await;
+    }
+
     /// Stops: streams end, requests under way are answered, what is in the commit is settled.
     pub async fn stop(self) {
         self.shutdown.cancel();

@@ -11,6 +11,7 @@ mod hash;
 mod ids;
 pub mod lease;
 pub mod limits;
+pub mod replicas;
 pub mod retention;
 pub mod runs;
 pub mod schedules;

@@ -200,6 +200,8 @@ pub const ESCALATIONS_LOOKED_AT: u32 = 100;
 pub const STREAMS_PER_CONNECTION: u32 = 2_048;
 /// How many connections may be open at once.
 pub const CONNECTIONS_MAX: usize = 20_000;
+/// How long agents may take to connect elsewhere before a stopping server ends their streams.
+pub const AGENTS_LEAVE_WAIT_MAX: Duration = Duration::from_secs(3);
 /// How long a stop waits for what is under way.
 pub const STOP_WAIT_MAX: Duration = Duration::from_secs(5);
 /// What a pipe within the process holds in each direction, in bytes.
@@ -225,3 +227,14 @@ pub const RETENTION_BATCHES: u32 = 200;
 pub const REQUESTS_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// How long a blob that nothing refers to is kept.
 pub const BLOBS_KEPT: Duration = Duration::from_secs(3600);
+
+// Replicas.
+
+/// How long connecting to another replica may take.
+pub const PEER_CONNECT_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How often a silent replica is asked whether the connection lives.
+pub const PEER_PING_EVERY: Duration = Duration::from_secs(2);
+/// How long it may take to answer that.
+pub const PEER_PING_WAIT_MAX: Duration = Duration::from_secs(2);
+/// What a replica may send on one stream, or one connection, before it is read.
+pub const PEER_WINDOW_BYTES: u32 = 4 * 1024 * 1024;

@@ -38,7 +38,8 @@ async fn start(folder: &std::path::Path) -> Core {
 async fn serve(core: &Core, shutdown: &CancellationToken) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let service = AgentServiceServer::new(AgentApi::new(core.dispatcher.clone()));
+    let service =
+        AgentServiceServer::new(AgentApi::new(core.dispatcher.clone(), CancellationToken::new()));
     let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
     tokio::spawn(
         tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming),

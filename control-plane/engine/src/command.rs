@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::event::{Ending, KeyKind, Origin};
 use crate::id::{InstanceId, RunId};
 use crate::task::{Json, TaskReport};
 
-/// Something asked of a run.
-#[derive(Clone, Debug, PartialEq)]
+/// Something asked of a run. It can be written, so that one replica may pass it on to another; it
+/// is kept nowhere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Command {
     /// This replica takes the run over.
     Adopt {

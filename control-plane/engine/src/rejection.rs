@@ -1,7 +1,9 @@
 //! Every way in which the engine says no. A rejection changes nothing.
 
+use serde::{Deserialize, Serialize};
+
 /// Why a command was refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Rejection {
     /// The run has ended.
     #[error("the run has ended")]

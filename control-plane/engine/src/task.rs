@@ -13,7 +13,7 @@ use crate::id::{InstanceId, Instant, RunId};
 pub type Json = Arc<str>;
 
 /// What a task is for: the step's own work, or the undo of what it did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Purpose {
     /// The step's action.
     Do,
@@ -22,7 +22,7 @@ pub enum Purpose {
 }
 
 /// Which task of which run: one per step instance and purpose, equal for all its attempts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TaskKey {
     /// The run.
     pub run: RunId,
@@ -175,7 +175,7 @@ pub struct TaskError {
 }
 
 /// What dispatch reports of a task.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskReport {
     /// Which task.
     pub key: TaskKey,
@@ -188,7 +188,7 @@ pub struct TaskReport {
 }
 
 /// What came of a task.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum TaskOutcome {
     /// An agent took a task that must run at most once; it may begin once this is durable.
     Started,

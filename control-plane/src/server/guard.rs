@@ -1,14 +1,15 @@
-//! What stands around every request: its deadline, a net for panics, and the words for messages
-//! that are too large.
+//! What stands around every request: its deadline, a net for panics, the words for messages that
+//! are too large, and the refusal of new ones while the server drains.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use futures::FutureExt as _;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::limits;
@@ -22,6 +23,23 @@ pub(super) async fn deadline(request: Request, next: Next) -> Response {
         Ok(response) => response,
         Err(_) => Status::deadline_exceeded("the time that the client gave is over").into_http(),
     }
+}
+
+/// Refuses what clients and agents begin while the server drains: another replica, or the next
+/// start, does it. Other replicas are still answered, for what is under way needs them.
+pub(super) async fn draining(
+    State(draining): State<CancellationToken>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let service = request.uri().path().split('/').nth(1).unwrap_or_default();
+    let refused = draining.is_cancelled()
+        && super::SERVICES.iter().any(|known| !known.is_empty() && *known == service);
+    if !refused {
+        return next.run(request).await;
+    }
+    let message = "this server drains; ask another one, or this one again shortly";
+    Status::from(Refusal::unavailable(message)).into_http()
 }
 
 /// Answers a request whose handler panicked; the connection and its other requests live on.

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::{from_fn, map_response};
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use contracts::v1::agent_service_server::AgentServiceServer;
 use contracts::v1::dead_letter_service_server::DeadLetterServiceServer;
 use contracts::v1::orchestrator_service_server::OrchestratorServiceServer;
@@ -104,7 +104,7 @@ impl Server {
         for service in SERVICES {
             health.set_service_status(service, ServingStatus::Serving).await;
         }
-        let router = router(routes, http::routes(context));
+        let router = router(routes, http::routes(context), stopping.clone());
         tokio::spawn(telemetry::upkeep(stopping.clone()));
         Ok(Self { connections: Connections::new(router), health, dispatcher, stopping })
     }
@@ -131,14 +131,25 @@ impl Server {
         self.connections.channel()
     }
 
-    /// Stops: it is said that nothing is served any more, agents are asked to connect elsewhere,
-    /// streams end, requests that are under way are answered; all within a bounded time.
-    pub async fn stop(&self) {
+    /// Drains: first it is said that nothing is served any more; then agents are asked to connect
+    /// elsewhere, watches end, and clients' new requests are refused, each with UNAVAILABLE and
+    /// when to ask again. What is under way is still answered, and other replicas are still
+    /// served. Doing it again changes nothing.
+    pub async fn drain(&self) {
         for service in SERVICES {
             self.health.set_service_status(service, ServingStatus::NotServing).await;
         }
+        if self.stopping.is_cancelled() {
+            return;
+        }
         self.dispatcher.leave();
         self.stopping.cancel();
+    }
+
+    /// Drains, waits until what is under way is answered, and closes all connections; all within
+    /// a bounded time.
+    pub async fn stop(&self) {
+        self.drain().await;
         self.connections.close(limits::STOP_WAIT_MAX).await;
     }
 }
@@ -158,18 +169,22 @@ fn services(context: &Context) -> Routes {
     }
     let orchestrator = OrchestratorServiceServer::new(OrchestratorApi::new(context.clone()));
     let dead_letter = DeadLetterServiceServer::new(DeadLetterApi::new(context.clone()));
-    let agent = AgentServiceServer::new(AgentApi::new(context.dispatcher.clone()));
+    let agent = AgentServiceServer::new(AgentApi::new(
+        context.dispatcher.clone(),
+        context.stopping.clone(),
+    ));
     Routes::new(bounded!(orchestrator))
         .add_service(bounded!(dead_letter))
         .add_service(bounded!(agent))
 }
 
-fn router(routes: Routes, http: Router) -> Router {
+fn router(routes: Routes, http: Router, draining: CancellationToken) -> Router {
     // What is not gRPC must not reach the gRPC-Web layer, which answers it with an empty 400.
     let grpc = routes.prepare().into_axum_router().reset_fallback().layer(GrpcWebLayer::new());
     grpc.merge(http)
         .layer(map_response(guard::too_large))
         .layer(from_fn(guard::deadline))
+        .layer(from_fn_with_state(draining, guard::draining))
         .layer(from_fn(auth::principal))
         .layer(from_fn(guard::panics))
         .layer(cors())

@@ -3,17 +3,18 @@
 #[cfg(test)]
 mod tests;
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use contracts::v1::agent_service_server::AgentService;
 use contracts::v1::{self, Reason, connect_request};
+use futures::{FutureExt as _, Stream, StreamExt as _, stream};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::page;
 use super::status::Refusal;
-use crate::dispatch::{
-    AgentView, Dispatcher, RegisterFault, ReportFault, SessionStream, agent_to_proto,
-};
+use crate::dispatch::{AgentView, Dispatcher, RegisterFault, ReportFault, agent_to_proto};
 use crate::limits;
 
 /// The list that page tokens of `ListAgents` are good for.
@@ -23,29 +24,43 @@ const LIST: &str = "ListAgents";
 #[derive(Clone, Debug)]
 pub struct AgentApi {
     dispatcher: Dispatcher,
+    stopping: CancellationToken,
 }
 
+/// The frames to one agent.
+type Frames = Pin<Box<dyn Stream<Item = Result<v1::ConnectResponse, Status>> + Send>>;
+
 impl AgentApi {
-    /// Serves what `dispatcher` has.
+    /// Serves what `dispatcher` has. Once `stopping` is cancelled, streams end with UNAVAILABLE.
     #[must_use]
-    pub fn new(dispatcher: Dispatcher) -> Self {
-        Self { dispatcher }
+    pub fn new(dispatcher: Dispatcher, stopping: CancellationToken) -> Self {
+        Self { dispatcher, stopping }
     }
 }
 
 #[tonic::async_trait]
 impl AgentService for AgentApi {
-    type ConnectStream = SessionStream;
+    type ConnectStream = Frames;
 
     async fn connect(
         &self,
         request: Request<Streaming<v1::ConnectRequest>>,
-    ) -> Result<Response<SessionStream>, Status> {
+    ) -> Result<Response<Frames>, Status> {
         let mut frames = request.into_inner();
         let register = first_frame(&mut frames).await?;
         let stream = self.dispatcher.connect(register).map_err(|fault| refuse("", fault))?;
         tokio::spawn(stream.inbox().run(frames));
-        Ok(Response::new(stream))
+        let stopping = self.stopping.clone();
+        let patience = stopping.clone().cancelled_owned();
+        let patience = patience.then(|()| tokio::time::sleep(limits::AGENTS_LEAVE_WAIT_MAX));
+        let stream = stream.take_until(patience);
+        // Why it ended, so that the agent goes elsewhere and comes back in time.
+        let last = stream::once(async move { stopping.is_cancelled() });
+        let last = last.filter_map(async |stopping| {
+            let message = "the server stops; connect to another one, or again shortly";
+            stopping.then(|| Err(Refusal::unavailable(message).into()))
+        });
+        Ok(Response::new(Box::pin(stream.chain(last))))
     }
 
     async fn poll_tasks(

@@ -208,6 +208,57 @@ async fn a_stop_ends_watches_with_the_advice_to_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drain_sends_clients_and_agents_elsewhere_and_says_when_to_come_back() {
+    use contracts::v1::{connect_request, connect_response};
+    let server = server().await;
+    let channel = Endpoint::from_shared(server.url()).unwrap().connect().await.unwrap();
+    let mut agents = contracts::v1::agent_service_client::AgentServiceClient::new(channel.clone());
+    let register = v1::Register {
+        agent_type: "a".into(),
+        instance: "1".into(),
+        slots: 1,
+        card: Some(v1::AgentCard {
+            actions: vec![v1::ActionCard { name: "do".into(), ..Default::default() }],
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let register = v1::ConnectRequest { frame: Some(connect_request::Frame::Register(register)) };
+    let frames = tokio_stream::StreamExt::chain(
+        tokio_stream::once(register),
+        tokio_stream::pending::<v1::ConnectRequest>(),
+    );
+    let mut frames = agents.connect(frames).await.unwrap().into_inner();
+    let first = frames.message().await.unwrap().unwrap().frame;
+    assert!(matches!(first, Some(connect_response::Frame::Registered(_))), "{first:?}");
+
+    server.control_plane.drain().await;
+    let request = HealthCheckRequest { service: String::new() };
+    let mut health = HealthClient::new(channel.clone());
+    assert_eq!(health.check(request).await.unwrap().into_inner().status, 2, "not serving");
+    let mut client =
+        contracts::v1::orchestrator_service_client::OrchestratorServiceClient::new(channel);
+    let refused = client.list_runs(v1::ListRunsRequest::default()).await.unwrap_err();
+    let mut rebalanced = false;
+    let ended = loop {
+        match frames.message().await {
+            Ok(Some(response)) => {
+                let frame = response.frame.unwrap();
+                rebalanced |= matches!(frame, connect_response::Frame::Rebalance(_));
+            }
+            Ok(None) => panic!("the stream ended without a word"),
+            Err(status) => break status,
+        }
+    };
+    assert!(rebalanced, "the agent is asked to go before its stream ends");
+    for status in [refused, ended] {
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        assert!(status.get_error_details().retry_info().is_some(), "{status:?}");
+    }
+    server.control_plane.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_process_on_the_same_data_and_an_open_door_are_refused() {
     let server = server().await;
     let clock = control_plane::clock::SystemClock::shared();

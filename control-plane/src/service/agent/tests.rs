@@ -61,8 +61,9 @@ async fn serve(clocks: Clocks) -> Service {
     dispatcher.start(Arc::new(Sink(sender)), stop.clone());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let service = AgentServiceServer::new(AgentApi::new(dispatcher.clone()))
-        .max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
+    let service =
+        AgentServiceServer::new(AgentApi::new(dispatcher.clone(), CancellationToken::new()))
+            .max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
     let server = Server::builder().add_service(service);
     let stopped = stop.clone().cancelled_owned();
     tokio::spawn(server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped));
