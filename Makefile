@@ -7,7 +7,7 @@ CARGO ?= cargo
 EXAMPLE ?= examples/project-build.yml
 FUZZ_ITERATIONS ?= 50000
 
-.PHONY: help build run up test test-long lint fmt clippy buf tidy verify deny fuzz clean check-tools
+.PHONY: help build run up test test-long lint fmt clippy buf tidy verify deny fuzz bench bench-quick bench-binaries clean check-tools
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/:.*?## /\t/' | expand -t 12
@@ -56,6 +56,17 @@ fuzz: check-tools ## Runs mutations of the corpus; FUZZ_ITERATIONS sets how many
 	@echo "  cargo +nightly fuzz run definitions fuzz/corpus/definitions tests/corpus/definitions/valid"
 	@echo "  cargo +nightly fuzz run expressions fuzz/corpus/expressions tests/corpus/expressions"
 	@echo "  cargo +nightly fuzz run decide fuzz/corpus/decide tests/corpus/decide"
+
+bench-binaries: check-tools
+	scripts/postgres-for-tests.sh
+	$(CARGO) build --release --package orchestrator
+	$(CARGO) build --release --package bench
+
+bench: bench-binaries ## All figures with their limits, some ten minutes; writes target/bench
+	target/release/bench all
+
+bench-quick: bench-binaries ## The same, fewer and shorter, within two minutes
+	target/release/bench all --quick
 
 deny: ## Checks licences and advisories of the dependencies
 	$(CARGO) deny check

@@ -11,6 +11,7 @@ use contracts::v1::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
 use crate::host::server::connect;
@@ -34,6 +35,8 @@ pub(crate) struct Load {
     pub(crate) window: (Instant, Instant),
     /// Gives each start a request id, which is kept in a row of its own.
     pub(crate) request_ids: bool,
+    /// Ends the load before the window does.
+    pub(crate) stop: CancellationToken,
 }
 
 /// What came of it.
@@ -178,7 +181,7 @@ impl Running<'_> {
     /// Starts another one, unless the window is over.
     async fn start(&mut self) -> anyhow::Result<()> {
         let now = Instant::now();
-        if now >= self.load.window.1 {
+        if now >= self.load.window.1 || self.load.stop.is_cancelled() {
             self.frames = None;
         }
         let Some(frames) = &self.frames else { return Ok(()) };

@@ -4,17 +4,25 @@
 //! - `workload`: what is run; `load`: the closed loop over gRPC;
 //! - `host`: processes, agents, databases, the machine;
 //! - `measure`: one measurement; `journal` and `statistics`: what it is made of;
-//! - `report`: tables.
+//! - `limit`: the bare commit statement; `wire`: the bare stream; `compare`: both in turns;
+//! - `suite`: all of it, as `make bench` has it; `parts`: figures that are no throughput;
+//! - `report`, `chart`: tables, the summary, the picture.
 //!
 //! It must not use anything of the server but its port: what is measured is what users get.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
+mod chart;
+mod compare;
 mod host;
 mod journal;
+mod limit;
 mod load;
 mod measure;
+mod parts;
 mod report;
 mod statistics;
+mod suite;
+mod wire;
 mod workload;
 
 use std::path::PathBuf;
@@ -22,6 +30,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::compare::Row;
 use crate::host::database::Kind;
 use crate::host::machine::Machine;
 use crate::host::{agents, server};
@@ -47,6 +56,9 @@ enum Verb {
     #[command(after_help = "Example:\n  bench run --workload chain --concurrency 2000 \
         --store postgres --seconds 10")]
     Run(RunArgs),
+    /// Take all measurements; writes summary, chart and tables into a folder
+    #[command(after_help = "Example:\n  bench all --quick")]
+    All(SuiteArgs),
     /// Be an agent of no-op steps until SIGTERM
     #[command(hide = true)]
     Agent(AgentArgs),
@@ -79,9 +91,26 @@ struct RunArgs {
     /// Give each start a request id, which is kept in a row of its own
     #[arg(long)]
     request_ids: bool,
+    /// Take the limit too, in turns with the product: the bare commit statement with equal rows
+    #[arg(long)]
+    limit: bool,
     /// Print JSON in place of the table
     #[arg(long)]
     json: bool,
+}
+
+/// All measurements.
+#[derive(Args, Debug)]
+pub(crate) struct SuiteArgs {
+    /// Fewer and shorter ones, within two minutes
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Where to write
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    pub(crate) out: PathBuf,
+    /// Leave the databases out that are not named
+    #[arg(long, value_enum)]
+    pub(crate) store: Option<Kind>,
 }
 
 /// Who the agent is.
@@ -108,13 +137,17 @@ fn main() -> anyhow::Result<()> {
         }
         Verb::Run(args) => {
             let binary = server::binary(arguments.orchestrator)?;
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()?;
-            runtime.block_on(run(&binary, &args))
+            two_threads()?.block_on(run(&binary, &args))
+        }
+        Verb::All(args) => {
+            let binary = server::binary(arguments.orchestrator)?;
+            two_threads()?.block_on(suite::run(&binary, &args))
         }
     }
+}
+
+fn two_threads() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }
 
 async fn run(binary: &std::path::Path, args: &RunArgs) -> anyhow::Result<()> {
@@ -128,14 +161,16 @@ async fn run(binary: &std::path::Path, args: &RunArgs) -> anyhow::Result<()> {
         request_ids: args.request_ids,
     };
     eprintln!("{}", Machine::look()?.sentence());
-    let mut all = Vec::new();
-    for _ in 0..args.repeats {
-        all.push(measure::measure(binary, &case).await?);
+    if args.limit {
+        let compared = compare::compare(binary, &case, args.repeats).await?;
+        println!("{}", report::table(&[Row::of(&compared)]));
+        return Ok(());
     }
+    let all = measure::measure(binary, &case, args.repeats).await?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&all)?);
     } else {
-        println!("{}", report::table(&all));
+        println!("{}", report::details(&all));
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use crate::host::agents::Agents;
 use crate::host::database::{Database, Kind};
@@ -74,6 +75,8 @@ struct Used {
     database: u64,
     client: u64,
     wal_bytes: Option<i64>,
+    /// What the agents have done.
+    tasks: u64,
 }
 
 /// The processes of a measurement.
@@ -95,7 +98,8 @@ impl Setting {
         Ok(Self { database, server, agents })
     }
 
-    async fn used(&self) -> anyhow::Result<Used> {
+    async fn used(&mut self) -> anyhow::Result<Used> {
+        let tasks = tokio::task::block_in_place(|| self.agents.tasks())?;
         let mut agents = 0;
         for process in &self.agents.processes {
             agents += usage::cpu_micros(process.id())?;
@@ -107,15 +111,17 @@ impl Setting {
             database: self.database.cpu_micros()?.unwrap_or(0),
             client: usage::cpu_micros(std::process::id())?,
             wal_bytes: self.database.figures().await?.map(|figures| figures.wal_bytes),
+            tasks,
         })
     }
 
     /// Puts the load on for the window of a case and gives what came of it. May be repeated.
-    pub(crate) async fn measure(&self, case: &Case) -> anyhow::Result<(Figures, Loaded)> {
+    pub(crate) async fn measure(&mut self, case: &Case) -> anyhow::Result<(Figures, Loaded)> {
         let from = Instant::now() + case.warm_up;
         let window = (from, from + case.window);
         let Case { workload, concurrency, request_ids, .. } = *case;
-        let load = Load { workload, concurrency, window, request_ids };
+        let stop = CancellationToken::new();
+        let load = Load { workload, concurrency, window, request_ids, stop };
         let servers = [self.server.url.clone()];
         let loading = tokio::spawn(async move { load.run(&servers).await });
         tokio::time::sleep_until(window.0.into()).await;
@@ -143,15 +149,13 @@ impl Setting {
         before: &Used,
         after: &Used,
     ) -> anyhow::Result<Figures> {
-        let seconds = case.window.as_secs_f64();
-        let runs = loaded.micros.len() as f64;
-        if loaded.micros.is_empty() {
-            bail!("no run ended within the window of {seconds} s");
+        // By the agents' own count: ends of runs come in waves when there are few at a time.
+        let seconds = after.at.duration_since(before.at).as_secs_f64();
+        let steps = (after.tasks - before.tasks) as f64;
+        if loaded.micros.is_empty() || steps == 0.0 {
+            bail!("no run ended within the window of {seconds:.1} s");
         }
-        let steps_per_second = runs * f64::from(case.workload.steps()) / seconds;
-        // The processes were looked at over a time that is not quite the window.
-        let looked = after.at.duration_since(before.at).as_secs_f64();
-        let steps = steps_per_second * looked;
+        let steps_per_second = steps / seconds;
         let each = |before: u64, after: u64| (after - before) as f64 / steps;
         let cpu = CpuSplit {
             server: each(before.server, after.server),
@@ -167,7 +171,7 @@ impl Setting {
             concurrency: case.concurrency,
             seconds,
             steps_per_second,
-            runs_per_second: runs / seconds,
+            runs_per_second: steps_per_second / f64::from(case.workload.steps()),
             step,
             run: Spread::of(loaded.micros.clone()),
             cpu_micros_per_step: cpu,
@@ -190,10 +194,19 @@ impl Setting {
     }
 }
 
-/// One measurement from start to end.
-pub(crate) async fn measure(binary: &Path, case: &Case) -> anyhow::Result<Figures> {
-    let setting = Setting::start(binary, case).await?;
-    let (figures, loaded) = setting.measure(case).await?;
-    setting.end(loaded.ended * u64::from(case.workload.steps())).await?;
-    Ok(figures)
+/// Measurements one behind the other on one server.
+pub(crate) async fn measure(
+    binary: &Path,
+    case: &Case,
+    repeats: usize,
+) -> anyhow::Result<Vec<Figures>> {
+    let mut setting = Setting::start(binary, case).await?;
+    let (mut all, mut ended) = (Vec::new(), 0);
+    for _ in 0..repeats {
+        let (figures, loaded) = setting.measure(case).await?;
+        ended += loaded.ended;
+        all.push(figures);
+    }
+    setting.end(ended * u64::from(case.workload.steps())).await?;
+    Ok(all)
 }

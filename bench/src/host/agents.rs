@@ -9,6 +9,7 @@ use agent_sdk::{Action, Agent, CancellationToken, Context, Failure, RunConfig, U
 use anyhow::{Context as _, bail};
 use contracts::v1;
 use contracts::v1::agent_service_client::AgentServiceClient;
+use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,9 @@ use crate::workload::{AGENT, HOLD, NOOP};
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How long they may take to come.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How the line begins that an agent says on SIGUSR1.
+const COUNT_LINE: &str = "tasks so far: ";
 
 /// What an agent says at its end, as JSON on stdout.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -41,17 +45,23 @@ pub(crate) struct Agents {
 impl Agents {
     /// Starts `count` of them at a server, and waits until they are there.
     pub(crate) async fn start(count: usize, slots: u32, server: &Server) -> anyhow::Result<Self> {
-        let before = connected(&server.url).await?;
+        Self::start_at(count, slots, &server.url).await
+    }
+
+    /// The same at an address, or at several with commas between, of which the first is asked.
+    pub(crate) async fn start_at(count: usize, slots: u32, url: &str) -> anyhow::Result<Self> {
+        let first = url.split(',').next().unwrap_or(url);
+        let before = connected(first).await?;
         let binary = std::env::current_exe()?;
         let mut processes = Vec::new();
         for n in 0..count {
-            let arguments = ["agent", "--server", &server.url, "--slots", &slots.to_string()];
+            let arguments = ["agent", "--server", url, "--slots", &slots.to_string()];
             let mut arguments: Vec<String> = arguments.map(ToOwned::to_owned).into();
             arguments.extend(["--instance".to_owned(), format!("bench-{}-{n}", before + n)]);
             processes.push(Process::start(&binary, &arguments)?);
         }
         let all = async {
-            while connected(&server.url).await? < before + count {
+            while connected(first).await? < before + count {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
             anyhow::Ok(())
@@ -64,6 +74,18 @@ impl Agents {
             }
         }
         Ok(Self { processes })
+    }
+
+    /// How many no-op tasks they have done so far, all together.
+    pub(crate) fn tasks(&mut self) -> anyhow::Result<u64> {
+        for process in &self.processes {
+            process.signal(Signal::USR1)?;
+        }
+        let mut sum = 0;
+        for process in &mut self.processes {
+            sum += process.wait_for(COUNT_LINE)?.parse::<u64>()?;
+        }
+        Ok(sum)
     }
 
     /// Ends them in order; gives what they counted together.
@@ -99,7 +121,6 @@ pub(crate) fn monotonic_micros() -> u64 {
 struct Nothing {}
 
 /// Is an agent until SIGTERM, then says what it counted.
-#[expect(clippy::print_stdout, reason = "the process that started it reads its count")]
 pub(crate) async fn be_one(server: String, slots: u32, instance: String) -> anyhow::Result<()> {
     let tasks = Arc::new(AtomicU64::new(0));
     let cancelled = Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -130,13 +151,14 @@ pub(crate) async fn be_one(server: String, slots: u32, instance: String) -> anyh
     };
     let shutdown = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut asked = signal(SignalKind::user_defined1())?;
     let run = agent.run(config, shutdown.clone());
     tokio::pin!(run);
-    tokio::select! {
-        ended = &mut run => ended?,
-        _ = terminate.recv() => {
-            shutdown.cancel();
-            run.await?;
+    loop {
+        tokio::select! {
+            ended = &mut run => break ended?,
+            _ = asked.recv() => eprintln!("{COUNT_LINE}{}", tasks.load(Ordering::Relaxed)),
+            _ = terminate.recv() => shutdown.cancel(),
         }
     }
     let cancelled =

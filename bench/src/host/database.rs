@@ -75,11 +75,11 @@ impl Database {
         }
     }
 
-    /// Its address, for `store::open`; of SQLite a file beside the server's.
+    /// Its address, for `store::open`.
     pub(crate) fn url(&self) -> String {
         match self {
             Self::Sqlite(folder) => {
-                let file: PathBuf = folder.path().join("bench.db");
+                let file: PathBuf = folder.path().join("orchestrator.db");
                 format!("sqlite:{}", file.display())
             }
             Self::Postgres(url) => url.clone(),
