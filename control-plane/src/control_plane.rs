@@ -16,6 +16,7 @@ use crate::dispatch;
 use crate::retention;
 use crate::schedules::Schedules;
 use crate::server::{self, Server};
+use crate::service::admission::Admission;
 
 /// Why the control plane cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -69,9 +70,11 @@ impl ControlPlane {
         let webhooks = config.webhooks();
         let core = Core::start(Setup { database_url, dispatch, webhooks }, Arc::clone(&clock));
         let core = core.await?;
+        let admission = Admission::new(config.max_active_runs);
         let schedules = Schedules::new(core.runs.clone());
         let server =
-            Server::new(core.runs.clone(), core.dispatcher.clone(), schedules.clone()).await?;
+            Server::new(core.runs.clone(), core.dispatcher.clone(), schedules.clone(), admission)
+                .await?;
         let shutdown = CancellationToken::new();
         let keep = retention::Keep { age: config.retention_age, count: config.retention_runs };
         let retention = retention::run(Arc::clone(core.store()), clock, keep, shutdown.clone());

@@ -120,6 +120,13 @@ pub const BATCH_EVENTS_MAX: usize = store::limits::BATCH_EVENTS_MAX / 2;
 pub const LOADS_MAX: usize = 32;
 /// How many runs may be under way at once; more starts are refused for a while.
 pub const RUNS_ACTIVE_MAX: usize = 200_000;
+/// The highest bound on the runs in memory that can be configured.
+pub const ACTIVE_RUNS_CONFIGURED_MAX: usize = RUNS_ACTIVE_MAX;
+/// With so many commands waiting, new starts are refused; the rest of the queue is for what runs
+/// that there are need.
+pub const COMMANDS_WAITING_ADMITTED: usize = COMMANDS_QUEUED_MAX / 2;
+/// With so many transitions waiting to be written, new starts are refused.
+pub const COMMITS_WAITING_ADMITTED: usize = 32_768;
 /// How many errands (child runs, notifications) are under way at once.
 pub const ERRANDS_MAX: usize = 256;
 /// How many compiled definitions are kept in memory.

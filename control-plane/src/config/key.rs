@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::limits;
+
 use super::secret::{Secret, mask_database, mask_webhook};
 use super::{Config, LogFormat};
 
@@ -139,6 +141,18 @@ pub const KEYS: &[Key] = &[
         about: "how long, after a restart, a task in flight waits for the agent that had it",
         read: |config, text| {
             config.grace_after_adoption = duration(text)?;
+            Ok(())
+        },
+        show: plain,
+    },
+    Key {
+        name: "max_active_runs",
+        default: Some("50000"),
+        about: "how many runs may be in memory before new starts are refused for a while",
+        read: |config, text| {
+            let max = u64::try_from(limits::ACTIVE_RUNS_CONFIGURED_MAX).unwrap_or(u64::MAX);
+            let number = number(text, 1, max)?;
+            config.max_active_runs = usize::try_from(number).unwrap_or(usize::MAX);
             Ok(())
         },
         show: plain,

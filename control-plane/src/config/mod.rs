@@ -49,6 +49,8 @@ pub struct Config {
     pub notify_webhooks: BTreeMap<String, Secret>,
     /// How long a task in flight waits for its agent after a restart.
     pub grace_after_adoption: Duration,
+    /// How many runs may be in memory before new starts are refused.
+    pub max_active_runs: usize,
     /// How long finished runs are kept.
     pub retention_age: Duration,
     /// How many finished runs are kept.
@@ -76,6 +78,7 @@ impl Default for Config {
             slack_webhook_url: None,
             notify_webhooks: BTreeMap::new(),
             grace_after_adoption: Duration::ZERO,
+            max_active_runs: 0,
             retention_age: Duration::ZERO,
             retention_runs: 0,
         };

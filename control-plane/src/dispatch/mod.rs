@@ -225,10 +225,16 @@ impl Dispatcher {
         self.with(|matcher| matcher.counts())
     }
 
+    /// How many tasks wait for an agent.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.0.waiting.load(Ordering::Relaxed)
+    }
+
     /// Whether so many tasks wait that no further work should be taken on for a while.
     #[must_use]
     pub fn is_overloaded(&self) -> bool {
-        self.0.waiting.load(Ordering::Relaxed) > limits::TASKS_WAITING_MAX
+        self.waiting() > limits::TASKS_WAITING_MAX
     }
 
     /// Asks all agents to connect elsewhere, and ends their streams when they had time to: this

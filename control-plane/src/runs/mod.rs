@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use engine::event::{Origin, Parent, RunStarted};
 use engine::graph::Graph;
 use engine::{Command, Event, Instant, Rejection, RunId, State};
-use store::{JournalRow, OwnerId, RequestRow, RunRow, Store};
+use store::{Commit, JournalRow, OwnerId, RequestRow, RunRow, Store};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
@@ -79,10 +79,21 @@ pub enum Error {
     Stuck(RunId, String),
 }
 
+/// What waits in the write path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Commands that wait to be decided.
+    pub commands: usize,
+    /// Transitions that wait to be written.
+    pub commits: usize,
+}
+
 /// The way to all runs. Cheap to clone.
 #[derive(Clone)]
 pub struct Runs {
     inbox: mpsc::Sender<Envelope>,
+    /// The queue of the committers, which ends with the write path.
+    commits: mpsc::WeakSender<Box<Commit>>,
     shared: Arc<Shared>,
 }
 
@@ -173,6 +184,16 @@ impl Runs {
     #[must_use]
     pub fn active(&self) -> usize {
         self.shared.active.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// What waits in the write path just now.
+    #[must_use]
+    pub fn backlog(&self) -> Backlog {
+        let commits = self.commits.upgrade();
+        Backlog {
+            commands: self.inbox.max_capacity() - self.inbox.capacity(),
+            commits: commits.map_or(0, |queue| queue.max_capacity() - queue.capacity()),
+        }
     }
 
     /// The store that all is in.

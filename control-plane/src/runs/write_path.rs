@@ -124,9 +124,10 @@ pub fn spawn(
         active: AtomicUsize::new(0),
         keys: Keys::new(),
     });
-    let runs = Runs { inbox: inbox.sender, shared: Arc::clone(&shared) };
     // A run has one transition in the commit at most, so this bound is never met.
     let (commits, queue) = mpsc::channel(2 * limits::RUNS_ACTIVE_MAX);
+    let runs =
+        Runs { inbox: inbox.sender, commits: commits.downgrade(), shared: Arc::clone(&shared) };
     let (done, committed) = mpsc::channel(limits::LOADS_MAX);
     let (loads, loaded) = mpsc::channel(limits::LOADS_MAX);
     commit::spawn(&shared.store, queue, &done);

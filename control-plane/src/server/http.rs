@@ -131,7 +131,13 @@ async fn decisions(context: &Context, run: RunId) -> usize {
     state.steps().iter().filter(|step| asks(step)).count()
 }
 
-async fn metrics() -> Response {
+async fn metrics(State(shared): State<Shared>) -> Response {
+    for bound in shared.context.bounds() {
+        #[expect(clippy::cast_precision_loss, reason = "gauges")]
+        let (used, max) = (bound.used as f64, bound.max as f64);
+        metrics::gauge!("orchestrator_admission_used", "bound" => bound.name).set(used);
+        metrics::gauge!("orchestrator_admission_max", "bound" => bound.name).set(max);
+    }
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (kind, telemetry::render()).into_response()
 }

@@ -31,6 +31,7 @@ use crate::dispatch::Dispatcher;
 use crate::limits;
 use crate::runs::Runs;
 use crate::schedules::Schedules;
+use crate::service::admission::Admission;
 use crate::service::agent::AgentApi;
 use crate::service::dead_letter::DeadLetterApi;
 use crate::service::orchestrator::OrchestratorApi;
@@ -85,9 +86,11 @@ impl Server {
         runs: Runs,
         dispatcher: Dispatcher,
         schedules: Schedules,
+        admission: Admission,
     ) -> Result<Self, Error> {
         let stopping = CancellationToken::new();
-        let context = Context::new(runs, dispatcher.clone(), schedules, stopping.clone());
+        let context =
+            Context::new(runs, dispatcher.clone(), schedules, admission, stopping.clone());
         let (health, health_service) = tonic_health::server::health_reporter();
         let reflection = |error: tonic_reflection::server::Error| Error::Part(error.to_string());
         let reflector = || {

@@ -67,6 +67,9 @@ fn describe() {
     describe_counter!("orchestrator_agent_executions_total", "Tasks that ended.");
     describe_counter!("orchestrator_agent_errors_total", "Tasks that failed.");
     describe_histogram!("orchestrator_agent_latency_seconds", "From assignment to result.");
+    describe_counter!("orchestrator_starts_refused_total", "Starts that were refused, by bound.");
+    describe_gauge!("orchestrator_admission_used", "How many there are of what a bound counts.");
+    describe_gauge!("orchestrator_admission_max", "With how many of them starts are refused.");
     describe_gauge!("orchestrator_tasks_queued", "Tasks that wait for an agent.");
     describe_gauge!("orchestrator_tasks_running", "Tasks that are out.");
     describe_gauge!("orchestrator_agents_connected", "Agents that are connected.");

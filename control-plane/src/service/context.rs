@@ -10,6 +10,7 @@ use store::RunRow;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::Admission;
 use super::convert;
 use super::status::Refusal;
 use crate::dispatch::Dispatcher;
@@ -28,6 +29,8 @@ pub struct Context {
     pub schedules: Schedules,
     /// The server stops: streams end.
     pub stopping: CancellationToken,
+    /// Whether new runs are taken on.
+    pub(super) admission: Admission,
     /// One permit for each open watch.
     pub(super) watches: Arc<Semaphore>,
     folded: Arc<Mutex<VecDeque<Folded>>>,
@@ -53,6 +56,7 @@ impl Context {
         runs: Runs,
         dispatcher: Dispatcher,
         schedules: Schedules,
+        admission: Admission,
         stopping: CancellationToken,
     ) -> Self {
         Self {
@@ -60,6 +64,7 @@ impl Context {
             dispatcher,
             schedules,
             stopping,
+            admission,
             watches: Arc::new(Semaphore::new(limits::WATCHES_MAX)),
             folded: Arc::default(),
         }

@@ -1,5 +1,6 @@
 //! The services that clients and agents call. Shims: they convert, call and convert back.
 
+pub mod admission;
 pub mod agent;
 pub mod auth;
 pub mod context;

@@ -58,6 +58,8 @@ pub async fn start(
             complaints: vec![],
         });
     }
+    // A repetition was answered above: what was accepted stays so.
+    let _permit = if request.validate_only { None } else { Some(context.admit()?) };
     let plan = plan(context, who, request.source).await?;
     let given = convert::value(request.params, "params")?;
     let params = check_params(&plan.main.graph, given.as_ref()).map_err(wrong_params)?;

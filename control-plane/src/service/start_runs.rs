@@ -200,6 +200,10 @@ impl Session {
             Ok(new) => new,
             Err(refusal) => return self.refuse(tag, refusal).await,
         };
+        let permit = match self.context.admit() {
+            Ok(permit) => permit,
+            Err(refusal) => return self.refuse(tag, refusal).await,
+        };
         let id = new.id;
         if self.template.await_end {
             // Before it is started: its end may come before the answer to its start.
@@ -207,7 +211,11 @@ impl Session {
             self.context.runs.tell_end(id, self.ends_to.clone());
         }
         let runs = self.context.runs.clone();
-        self.starting.push(Box::pin(async move { (tag, id, runs.start(new).await) }));
+        self.starting.push(Box::pin(async move {
+            let started = runs.start(new).await;
+            drop(permit);
+            (tag, id, started)
+        }));
         Ok(())
     }
 

@@ -6,9 +6,11 @@
 //! - `workflow`: validating, registering and listing workflows;
 //! - `schedule`: runs that start by the clock;
 //! - `retention`: what is removed, and what is not;
+//! - `admission`: starts are refused when there is too much to do;
 //! - `port`: what else the port serves, and how it stops.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod admission;
 mod port;
 mod retention;
 mod run;
