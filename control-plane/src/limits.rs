@@ -74,6 +74,37 @@ pub const PRIORITY_MAX: u8 = 9;
 /// How many updates of one run a slow watcher may lag behind before it misses some.
 pub const UPDATES_KEPT: usize = 1_024;
 
+// Lending agents to other replicas.
+
+/// A link with so many unread frames lends and borrows nothing more.
+pub const LINK_FRAMES_FULL: usize = 8_192;
+/// A link with so many unread frames is given up.
+pub const LINK_FRAMES_MAX: usize = 65_536;
+/// How many frames one message on a link takes.
+pub const LINK_FRAMES_TAKEN: usize = 256;
+/// What one message on a link holds before a further one is begun, in bytes.
+pub const LINK_MESSAGE_BYTES: usize = 1024 * 1024;
+/// The largest message on a link, in bytes: one frame that just fits elsewhere, and its envelope.
+pub const LINK_MESSAGE_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
+/// The first pause before a link that broke is opened again.
+pub const LINK_RETRY_MIN: Duration = Duration::from_millis(100);
+/// The longest such pause.
+pub const LINK_RETRY_MAX: Duration = Duration::from_secs(2);
+/// How many kinds of waiting tasks a borrower names at once, the most urgent first.
+pub const LINK_WANTS_MAX: usize = 64;
+/// A borrower says no more often than this what waits.
+pub const WANTS_EVERY: Duration = Duration::from_millis(2);
+/// How often lent credits that were not used are taken back.
+pub const LENDING_EVERY: Duration = Duration::from_millis(500);
+/// How many lowerings of one loan may be under way at once.
+pub const LOWERINGS_MAX: usize = 16;
+/// How many tasks of others are known at the agents here.
+pub const STRAYS_MAX: usize = 200_000;
+/// How many bytes of results of such tasks are kept until they are acknowledged.
+pub const STRAY_RESULT_BYTES: usize = 64 * 1024 * 1024;
+/// Who waits longer gets more of what several want, up to so many times as much.
+pub const LENDING_WEIGHT_MAX: u64 = 8;
+
 // Circuit breakers.
 
 /// The span over which a circuit breaker counts.

@@ -182,6 +182,22 @@ fn check_undo_actions(
     }
 }
 
+/// What an agent said of itself, as it said it, naming `tasks` as in flight.
+pub(super) fn to_proto(registration: &Registration, tasks: Vec<v1::TaskRef>) -> v1::Register {
+    v1::Register {
+        agent_type: registration.agent_type.to_string(),
+        instance: registration.instance.to_string(),
+        version: registration.version.clone(),
+        aliases: registration.aliases.iter().map(ToString::to_string).collect(),
+        card: Some(v1::AgentCard::clone(&registration.card)),
+        labels: registration.labels.clone().into_iter().collect(),
+        slots: i32::try_from(registration.slots).unwrap_or(i32::MAX),
+        resources: std::collections::HashMap::new(),
+        session_token: registration.session_token.clone(),
+        tasks_in_flight: tasks,
+    }
+}
+
 fn check_schema(field: &str, schema: Option<&v1::Payload>, violations: &mut Violations) {
     let Some(schema) = schema.and_then(|payload| payload.data.as_ref()) else { return };
     let v1::payload::Data::Json(text) = schema else {

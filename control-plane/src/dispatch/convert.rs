@@ -51,12 +51,16 @@ pub(super) fn responses(frames: Vec<Outgoing>, clocks: &Clocks) -> Vec<v1::Conne
 
 /// Whether a frame makes the agent do something for a run: only the run's owner may.
 pub(super) fn acts(response: &v1::ConnectResponse) -> bool {
-    use connect_response::Frame;
-    let frame = response.frame.as_ref();
-    matches!(frame, Some(Frame::Assign(_) | Frame::Proceed(_) | Frame::Cancel(_)))
+    response.frame.as_ref().is_some_and(frame_acts)
 }
 
-fn response(frame: Outgoing, clocks: &Clocks) -> connect_response::Frame {
+/// The same of a frame by itself.
+pub(super) fn frame_acts(frame: &connect_response::Frame) -> bool {
+    use connect_response::Frame;
+    matches!(frame, Frame::Assign(_) | Frame::Proceed(_) | Frame::Cancel(_))
+}
+
+pub(super) fn response(frame: Outgoing, clocks: &Clocks) -> connect_response::Frame {
     use connect_response::Frame;
     match frame {
         Outgoing::Registered { token, kept } => Frame::Registered(v1::Registered {
@@ -90,6 +94,7 @@ fn response(frame: Outgoing, clocks: &Clocks) -> connect_response::Frame {
             Frame::Rebalance(v1::Rebalance { within: Some(duration(within)) })
         }
         Outgoing::Drain { reason } => Frame::Drain(v1::Drain { reason }),
+        Outgoing::Passed(frame) => *frame,
         Outgoing::Ping { nonce } => Frame::Ping(v1::Ping { nonce }),
         Outgoing::Pong { nonce } => Frame::Pong(v1::Pong { nonce }),
         Outgoing::Fault { message } => Frame::Fault(v1::Fault {
@@ -128,7 +133,7 @@ pub(super) fn task(assignment: &Assignment, clocks: &Clocks) -> v1::Task {
     }
 }
 
-fn task_ref(key: TaskKey, lease: LeaseToken) -> v1::TaskRef {
+pub(super) fn task_ref(key: TaskKey, lease: LeaseToken) -> v1::TaskRef {
     v1::TaskRef { task_id: key.to_string(), lease_token: lease.to_string() }
 }
 
@@ -390,6 +395,7 @@ pub(crate) fn agent_to_proto(agent: AgentView) -> v1::Agent {
         succeeded: i64::try_from(agent.succeeded).unwrap_or(i64::MAX),
         failed: i64::try_from(agent.failed).unwrap_or(i64::MAX),
         polls: agent.polls,
+        replica_id: agent.replica.map_or_else(String::new, |replica| replica.to_string()),
     }
 }
 

@@ -14,6 +14,8 @@ mod fair_queue;
 mod figures;
 mod inherit;
 mod lease;
+mod lending;
+mod loan;
 mod matcher;
 mod poll;
 mod registry;
@@ -24,7 +26,7 @@ mod telemetry;
 mod updates;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -39,10 +41,13 @@ pub use card::Violation;
 pub use clocks::Clocks;
 pub use figures::ActionFigures;
 pub use lease::LeaseToken;
+pub use lending::Replica;
+pub use lending::link::{Neighbour, Neighbours};
 pub use matcher::{Counts, Offer, Progress, WaitingReason};
 pub use report::{Answer, Emitted, Report, ReportAck, ReportSink, TaskUpdate, UpdateKind, Usage};
 
 pub(crate) use convert::agent_to_proto;
+pub use lending::link::LinkStream;
 pub(crate) use poll::ReportFault;
 pub use stream::SessionStream;
 
@@ -76,6 +81,10 @@ struct Inner {
     lease: Lease,
     /// How many tasks wait, to be read without the lock.
     waiting: AtomicUsize,
+    /// The other replicas, once agents are shared with them.
+    neighbours: OnceLock<Arc<dyn Neighbours>>,
+    /// No other replica borrows, to be read without the lock.
+    alone: AtomicBool,
     sink: OnceLock<Arc<dyn ReportSink>>,
     updates: updates::Updates,
     telemetry: telemetry::Telemetry,
@@ -111,6 +120,8 @@ impl Dispatcher {
             clocks: config.clocks,
             lease: config.lease,
             waiting: AtomicUsize::new(0),
+            neighbours: OnceLock::new(),
+            alone: AtomicBool::new(true),
             sink: OnceLock::new(),
             updates: updates::Updates::default(),
             telemetry: telemetry::Telemetry::new(),
@@ -283,9 +294,25 @@ impl Dispatcher {
         Ok(SessionStream::new(self.clone(), session))
     }
 
+    /// Takes out of an agent's frame what is for other replicas; gives back the rest.
+    fn pass_on(
+        &self,
+        session: SessionId,
+        frame: contracts::v1::connect_request::Frame,
+    ) -> Option<contracts::v1::connect_request::Frame> {
+        if self.0.alone.load(Ordering::Relaxed) {
+            return Some(frame);
+        }
+        self.with(|matcher| matcher.pass_on(session, frame))
+    }
+
     /// Whether agents may be told to begin or to stop something: the runs are still ours.
     fn may_act(&self) -> bool {
         self.0.lease.holds(self.0.clock.now())
+    }
+
+    pub(crate) fn neighbours(&self) -> Option<&Arc<dyn Neighbours>> {
+        self.0.neighbours.get()
     }
 
     pub(crate) fn clocks(&self) -> &Clocks {
@@ -325,6 +352,7 @@ impl Dispatcher {
         let counts = locked.matcher.counts();
         let news = (counts != locked.told).then_some(counts);
         locked.told = counts;
+        self.0.alone.store(locked.matcher.is_alone(), Ordering::Relaxed);
         let mut wakers = Vec::new();
         let mut last = None;
         for session in &effects.wake {

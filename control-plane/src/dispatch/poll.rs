@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use contracts::v1::{ConnectRequest, ConnectResponse, Register, Task};
+use contracts::v1::connect_request::Frame;
+use contracts::v1::{ConnectRequest, ConnectResponse, Register, Task, TaskRef};
 use engine::task::TaskKey;
 
 use super::matcher::{PollStart, Taken};
@@ -78,9 +79,11 @@ impl Dispatcher {
     ) -> Result<Vec<ConnectResponse>, ReportFault> {
         let session = self.with(|matcher| matcher.session_of_token(token));
         let session = session.ok_or(ReportFault::NoSession)?;
-        let frames = frames.into_iter().filter_map(|request| request.frame);
-        let frames: Vec<Incoming> = frames.flat_map(convert::incoming).collect();
+        let frames: Vec<Frame> = frames.into_iter().filter_map(|request| request.frame).collect();
         let mut open = about(&frames);
+        let pass = |frame| self.pass_on(session, frame);
+        let frames: Vec<Incoming> =
+            frames.into_iter().filter_map(pass).flat_map(convert::incoming).collect();
         if !self.with(|matcher| matcher.hear(session, frames)) {
             return Err(ReportFault::NoSession);
         }
@@ -111,11 +114,18 @@ impl Dispatcher {
 }
 
 /// The tasks whose results, or whose acceptance, the agent wants to have settled.
-fn about(frames: &[Incoming]) -> Vec<(TaskKey, bool)> {
-    let about = |frame: &Incoming| match frame {
-        Incoming::Result(settled) => Some((settled.key, true)),
-        Incoming::Accepted(key, _) => Some((*key, false)),
-        _ => None,
-    };
-    frames.iter().filter_map(about).collect()
+fn about(frames: &[Frame]) -> Vec<(TaskKey, bool)> {
+    let key = |task: &Option<TaskRef>| task.as_ref()?.task_id.parse::<TaskKey>().ok();
+    let mut open = Vec::new();
+    for frame in frames {
+        match frame {
+            Frame::Results(it) => {
+                let keys = it.results.iter().filter_map(|result| key(&result.task));
+                open.extend(keys.map(|key| (key, true)));
+            }
+            Frame::Accepted(it) => open.extend(key(&it.task).map(|key| (key, false))),
+            _ => {}
+        }
+    }
+    open
 }

@@ -10,6 +10,8 @@ use engine::task::{AgentRef, TaskKey, TaskOrder};
 use super::breaker::Breaker;
 use super::card::Registration;
 use super::lease::LeaseToken;
+use super::lending::Replica;
+use super::loan::Loan;
 use super::session::{Session, SessionId};
 use crate::hash::QuickMap;
 
@@ -58,6 +60,14 @@ pub(super) struct Agent {
     pub(super) failed: u64,
     pub(super) timer: Option<Instant>,
     pub(super) lanes: Vec<LaneId>,
+    /// Who lends it to this replica; `None`: it is connected here, or was.
+    pub(super) lender: Option<Replica>,
+    /// What is lent of it to other replicas.
+    pub(super) loans: BTreeMap<Replica, Loan>,
+    /// The tasks of other replicas' runs that it has, or whose results are not acknowledged.
+    pub(super) strays: BTreeSet<(TaskKey, LeaseToken)>,
+    /// How many of those it has whose owner is not known.
+    pub(super) sought: u32,
 }
 
 impl Agent {
@@ -79,6 +89,10 @@ impl Agent {
             failed: 0,
             timer: None,
             lanes: Vec::new(),
+            lender: None,
+            loans: BTreeMap::new(),
+            strays: BTreeSet::new(),
+            sought: 0,
         }
     }
 
@@ -120,10 +134,41 @@ impl Agent {
         self.tasks.len() + self.stopping.len()
     }
 
+    /// How many of its credits are taken up: by tasks, or by being lent.
+    pub(super) fn taken(&self) -> usize {
+        let lent: u32 = self.loans.values().map(Loan::reserved).sum();
+        self.out() + (self.sought + lent) as usize
+    }
+
     pub(super) fn has_credit(&self, action: &str) -> bool {
-        let out = self.out_per_action.get(action).copied().unwrap_or(0);
-        self.out() < self.credits.total as usize
-            && self.credits.per_action.get(action).is_none_or(|credit| out < *credit)
+        self.taken() < self.credits.total as usize
+            && self.credits.per_action.get(action).is_none_or(|credit| {
+                let out = self.out_per_action.get(action).copied().unwrap_or(0);
+                let lent: u32 = self.loans.values().map(|loan| loan.reserved_of(action)).sum();
+                out + lent < *credit
+            })
+    }
+
+    /// How many more tasks of this action it may get, or be lent for.
+    pub(super) fn free(&self, action: &str) -> u32 {
+        let taken = u32::try_from(self.taken()).unwrap_or(u32::MAX);
+        let free = self.credits.total.saturating_sub(taken);
+        let limited = self.credits.per_action.get(action).map(|credit| {
+            let out = self.out_per_action.get(action).copied().unwrap_or(0);
+            let lent: u32 = self.loans.values().map(|loan| loan.reserved_of(action)).sum();
+            credit.saturating_sub(out + lent)
+        });
+        free.min(limited.unwrap_or(u32::MAX))
+    }
+
+    /// Whether it is connected to this replica.
+    pub(super) fn is_connected(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| !session.lent)
+    }
+
+    /// Whether it is connected here by a stream, so that it may be lent.
+    pub(super) fn is_lendable(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| !session.polls && !session.lent)
     }
 
     pub(super) fn breaker_permits(&self, action: &str, now: Instant) -> bool {
@@ -140,7 +185,7 @@ impl Agent {
 
     /// Whether it is less loaded than `other`.
     pub(super) fn is_less_loaded(&self, other: &Self) -> bool {
-        let share = |agent: &Self, by: &Self| agent.out() as u64 * u64::from(by.credits.total);
+        let share = |agent: &Self, by: &Self| agent.taken() as u64 * u64::from(by.credits.total);
         share(self, other) < share(other, self)
     }
 
@@ -164,7 +209,7 @@ impl Agent {
 }
 
 /// What a task needs of an agent; tasks with equal needs share a lane.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Needs {
     pub(super) agent: Option<Arc<str>>,
     pub(super) action: Arc<str>,
@@ -241,17 +286,19 @@ impl Registry {
     pub(super) fn open(&mut self, id: AgentId, session: Session) {
         self.close(id);
         self.sessions.insert(session.id, id);
-        self.tokens.insert(session.token.clone(), session.id);
+        if !session.lent {
+            self.tokens.insert(session.token.clone(), session.id);
+        }
         if let Some(agent) = self.agents.get_mut(&id) {
             agent.session = Some(session);
         }
     }
 
     /// Ends the agent's session, if it has one.
-    pub(super) fn close(&mut self, id: AgentId) -> Option<SessionId> {
+    pub(super) fn close(&mut self, id: AgentId) -> Option<Session> {
         let session = self.agents.get_mut(&id)?.session.take()?;
         self.sessions.remove(&session.id);
         self.tokens.remove(&session.token);
-        Some(session.id)
+        Some(session)
     }
 }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use contracts::v1::connect_response;
 use engine::Instant;
 use engine::task::{Json, TaskKey, TaskOrder};
 
@@ -19,23 +20,56 @@ pub(crate) struct SessionId(pub(super) u64);
 /// A frame to an agent.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Outgoing {
-    Registered { token: Arc<str>, kept: Vec<(TaskKey, LeaseToken)> },
+    Registered {
+        token: Arc<str>,
+        kept: Vec<(TaskKey, LeaseToken)>,
+    },
     Assign(Box<Assignment>),
-    Proceed { key: TaskKey, lease: LeaseToken },
-    Cancel { key: TaskKey, lease: LeaseToken, reason: String, grace: Duration },
-    Ack { key: TaskKey, duplicate: bool },
-    LeaseLost { key: TaskKey, reason: &'static str },
-    Rebalance { within: Duration },
-    Drain { reason: String },
-    Ping { nonce: u64 },
-    Pong { nonce: u64 },
-    Fault { message: String },
+    Proceed {
+        key: TaskKey,
+        lease: LeaseToken,
+    },
+    Cancel {
+        key: TaskKey,
+        lease: LeaseToken,
+        reason: String,
+        grace: Duration,
+    },
+    Ack {
+        key: TaskKey,
+        duplicate: bool,
+    },
+    LeaseLost {
+        key: TaskKey,
+        reason: &'static str,
+    },
+    Rebalance {
+        within: Duration,
+    },
+    Drain {
+        reason: String,
+    },
+    Ping {
+        nonce: u64,
+    },
+    Pong {
+        nonce: u64,
+    },
+    Fault {
+        message: String,
+    },
+    /// What another replica says to its agent, unchanged.
+    Passed(Box<connect_response::Frame>),
 }
 
 impl Outgoing {
     /// Whether it makes the agent do something for a run: only the run's owner may.
     pub(super) fn acts(&self) -> bool {
-        matches!(self, Self::Assign(_) | Self::Proceed { .. } | Self::Cancel { .. })
+        match self {
+            Self::Assign(_) | Self::Proceed { .. } | Self::Cancel { .. } => true,
+            Self::Passed(frame) => super::convert::frame_acts(frame),
+            _ => false,
+        }
     }
 
     /// Whether it settles what a report said of this task.
@@ -44,8 +78,19 @@ impl Outgoing {
             Self::Ack { key, .. } | Self::LeaseLost { key, .. } | Self::Proceed { key, .. } => {
                 *key == about
             }
+            Self::Passed(frame) => settles(frame, &about.to_string()),
             _ => false,
         }
+    }
+}
+
+fn settles(frame: &connect_response::Frame, about: &str) -> bool {
+    use connect_response::Frame;
+    match frame {
+        Frame::ResultsAck(acks) => acks.acks.iter().any(|ack| ack.task_id == about),
+        Frame::LeaseLost(lost) => lost.task_id == about,
+        Frame::Proceed(it) => it.task.as_ref().is_some_and(|task| task.task_id == about),
+        _ => false,
     }
 }
 
@@ -79,6 +124,10 @@ pub(super) struct Session {
     pub(super) token: Arc<str>,
     /// It has no stream; it polls.
     pub(super) polls: bool,
+    /// Another replica lends the agent: what is sent to it goes over the link.
+    pub(super) lent: bool,
+    /// That link does not take more just now.
+    pub(super) choked: bool,
     pub(super) poll: Option<Poll>,
     pub(super) outbox: VecDeque<Outgoing>,
     pub(super) last_ping: Instant,
@@ -93,7 +142,9 @@ pub(super) struct Session {
 impl Session {
     /// Whether it may get another task.
     pub(super) fn has_room(&self) -> bool {
-        if self.polls {
+        if self.lent {
+            !self.choked
+        } else if self.polls {
             self.poll.as_ref().is_some_and(|poll| poll.room > 0)
         } else {
             !self.rebalanced && self.outbox.len() < limits::OUTBOX_FRAMES_FULL

@@ -74,6 +74,9 @@ impl SessionInbox {
     fn hear(&self, request: ConnectRequest) -> bool {
         // Frames that are not known are ignored.
         let Some(frame) = request.frame else { return true };
+        let passed = self.dispatcher.pass_on(self.session, frame);
+        // All of it may have been for other replicas.
+        let Some(frame) = passed else { return true };
         let frames = convert::incoming(frame);
         self.dispatcher.with(|matcher| matcher.hear(self.session, frames))
     }

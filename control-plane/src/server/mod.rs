@@ -13,6 +13,7 @@ use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use contracts::v1::agent_service_server::AgentServiceServer;
 use contracts::v1::dead_letter_service_server::DeadLetterServiceServer;
+use contracts::v1::lending_service_server::LendingServiceServer;
 use contracts::v1::orchestrator_service_server::OrchestratorServiceServer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,7 @@ use crate::schedules::Schedules;
 use crate::service::admission::Admission;
 use crate::service::agent::AgentApi;
 use crate::service::dead_letter::DeadLetterApi;
+use crate::service::lending::LendingApi;
 use crate::service::orchestrator::OrchestratorApi;
 use crate::service::{Context, auth};
 use connection::Connections;
@@ -176,9 +178,14 @@ fn services(context: &Context) -> Routes {
         context.dispatcher.clone(),
         context.stopping.clone(),
     ));
+    // Between replicas messages are larger, and compressing them would cost more than it saves.
+    let lending = LendingServiceServer::new(LendingApi::new(context.dispatcher.clone()))
+        .max_decoding_message_size(limits::LINK_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(limits::LINK_MESSAGE_BYTES_MAX);
     Routes::new(bounded!(orchestrator))
         .add_service(bounded!(dead_letter))
         .add_service(bounded!(agent))
+        .add_service(lending)
 }
 
 fn router(routes: Routes, http: Router, draining: CancellationToken) -> Router {

@@ -8,6 +8,7 @@ pub mod convert;
 pub mod dead_letter;
 pub mod definition;
 pub mod diagnose;
+pub mod lending;
 pub mod orchestrator;
 pub mod page;
 pub mod request;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use engine::task::{Delivery, TaskKey};
 
 use super::super::card::ActionSpec;
+use super::super::fair_queue::Head;
 use super::super::lease::LeaseToken;
 use super::super::registry::{AgentId, LaneId};
 use super::super::session::{Assignment, Outgoing};
@@ -46,6 +47,9 @@ impl Matcher {
         let place = (task.order.queued_at, task.serial);
         let fairness = &task.order.fairness_key;
         lane.queue.remove(task.level, fairness, place, &mut self.lanes.shares);
+        if self.has_wanted() {
+            self.wants_changed();
+        }
     }
 
     /// Moves a queued task up to the level it has reached by waiting.
@@ -61,30 +65,32 @@ impl Matcher {
             let Some(head) = lane.queue.head(&self.lanes.shares) else { return };
             let avoid = self.tasks.get(&head.key).and_then(|task| task.avoid);
             let Some(lane) = self.lanes.get(id) else { return };
+            let waiting = u32::try_from(lane.queue.len()).unwrap_or(u32::MAX);
             let Some(agent) = self.lanes.pick(lane, &self.registry, avoid, self.now) else {
+                self.wants_changed();
+                if !self.lending.lent.is_empty() {
+                    self.recall(id, waiting, None);
+                }
                 return;
             };
             self.assign(head.key, agent);
         }
     }
 
-    /// There is room at an agent: gives it the best of what waits in its lanes.
-    pub(super) fn match_agent(&mut self, id: AgentId) {
-        while let Some(key) = self.best_for(id) {
-            self.assign(key, id);
-        }
-    }
-
-    fn best_for(&mut self, id: AgentId) -> Option<TaskKey> {
+    /// The best of what waits in the lanes of an agent; with `room`, as far as it has room.
+    pub(super) fn best_for(&mut self, id: AgentId, room: bool) -> Option<Head> {
         let agent = self.registry.get(id)?;
         let has_room = agent.session.as_ref().is_some_and(|session| session.has_room());
-        if !agent.is_open() || !has_room || agent.out() >= agent.credits.total as usize {
+        let is_full = room && agent.taken() >= agent.credits.total as usize;
+        if !agent.is_open() || !has_room || is_full {
             return None;
         }
-        let mut best: Option<super::super::fair_queue::Head> = None;
+        let mut best: Option<Head> = None;
         for lane_id in &agent.lanes {
             let Some(lane) = self.lanes.lanes.get_mut(lane_id) else { continue };
-            if lane.queue.len() == 0 || !agent.can_take(&lane.needs.action, self.now) {
+            let action = &lane.needs.action;
+            let can_take = agent.breaker_permits(action, self.now);
+            if lane.queue.len() == 0 || !can_take || (room && !agent.has_credit(action)) {
                 continue;
             }
             if lanes::present_preferred(lane, &self.registry).is_some_and(|other| other != id) {
@@ -96,7 +102,7 @@ impl Matcher {
                 best = Some(head);
             }
         }
-        best.map(|head| head.key)
+        best
     }
 
     /// Rooms changed for lanes that wait for an instance which is not there any more.
@@ -112,7 +118,7 @@ impl Matcher {
         }
     }
 
-    fn assign(&mut self, key: TaskKey, agent_id: AgentId) {
+    pub(super) fn assign(&mut self, key: TaskKey, agent_id: AgentId) {
         self.dequeue(key);
         let Some(task) = self.tasks.get_mut(&key) else { return };
         let Some(agent) = self.registry.get_mut(agent_id) else { return };
@@ -173,10 +179,10 @@ impl Matcher {
     /// Gives a waiting task to the agent that says it has it; false when the claim is not valid.
     pub(super) fn claim(&mut self, key: TaskKey, agent_id: AgentId, lease: LeaseToken) -> bool {
         let Some(task) = self.tasks.get(&key) else { return false };
+        // Of whatever epoch: who adopted the run may be older than who gave the task out.
         let fits = task.claimable
             && matches!(task.state, State::Waiting(_))
-            && lease.attempt == task.order.attempt
-            && lease.epoch <= task.order.epoch;
+            && lease.attempt == task.order.attempt;
         if !fits || self.registry.get(agent_id).is_none() {
             return false;
         }
@@ -219,6 +225,8 @@ impl Matcher {
         if let Some((reason, grace)) = cancel {
             self.cancel(key, &reason, grace);
         }
+        self.tell_held(agent_id, vec![(key, lease)]);
+        self.take_in_stray(agent_id, (key, lease));
         true
     }
 }

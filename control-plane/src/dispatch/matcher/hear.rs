@@ -41,13 +41,14 @@ impl Matcher {
         true
     }
 
-    fn hear_one(&mut self, id: AgentId, frame: Incoming) {
+    pub(super) fn hear_one(&mut self, id: AgentId, frame: Incoming) {
         match frame {
             Incoming::Credits { total, per_action } => {
                 if let Some(agent) = self.registry.get_mut(id) {
                     let per_action = per_action.into_iter().collect();
                     agent.credits = Credits { total, per_action };
                 }
+                self.fit_loans(id);
                 self.match_agent(id);
             }
             Incoming::Accepted(key, lease) | Incoming::Extend(key, lease) => {

@@ -17,7 +17,8 @@ pub(super) struct Lane {
     pub(super) queue: FairQueue,
     /// The agents that could ever serve it, by name.
     pub(super) agents: Vec<AgentId>,
-    /// How many tasks there are with these needs, out ones included.
+    /// How many tasks there are with these needs, out ones included, and how many borrowers
+    /// want some.
     tasks: usize,
 }
 
@@ -40,7 +41,11 @@ impl Lanes {
 
     /// The lane of an order, one task more in it.
     pub(super) fn enter(&mut self, order: &TaskOrder, registry: &mut Registry) -> LaneId {
-        let needs = Needs::of(order);
+        self.enter_needs(Needs::of(order), registry)
+    }
+
+    /// The lane of these needs, one user more of it.
+    pub(super) fn enter_needs(&mut self, needs: Needs, registry: &mut Registry) -> LaneId {
         if let Some(id) = self.by_needs.get(&needs) {
             if let Some(lane) = self.lanes.get_mut(id) {
                 lane.tasks += 1;
@@ -117,16 +122,19 @@ impl Lanes {
             if !agent.can_take(action, now) {
                 continue;
             }
-            let rank = |found: &super::super::registry::Agent| Some(found.id) == avoid;
-            let better = best.is_none_or(|best| match (rank(agent), rank(best)) {
-                (true, false) => false,
-                (false, true) => true,
-                _ => agent.is_less_loaded(best),
+            // What is lent comes after what is here: it is farther.
+            let rank = |found: &super::super::registry::Agent| {
+                (Some(found.id) == avoid, found.lender.is_some())
+            };
+            let better = best.is_none_or(|best| match rank(agent).cmp(&rank(best)) {
+                std::cmp::Ordering::Less => true,
+                std::cmp::Ordering::Greater => false,
+                std::cmp::Ordering::Equal => agent.is_less_loaded(best),
             });
             if better {
                 best = Some(agent);
             }
-            if agent.out() == 0 && avoid.is_none() {
+            if agent.taken() == 0 && agent.lender.is_none() && avoid.is_none() {
                 // Nobody is less loaded than this one, and it is the first by name of those.
                 break;
             }

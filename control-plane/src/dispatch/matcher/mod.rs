@@ -11,10 +11,13 @@
 //! ```
 
 mod assign;
+mod borrow;
 mod hear;
 mod lanes;
+mod lend;
 mod sessions;
 mod settle;
+mod strays;
 mod timers;
 mod view;
 mod why;
@@ -35,6 +38,7 @@ use engine::task::{Delivery, TaskKey, TaskOrder};
 use engine::{Instant, RunId};
 
 use self::lanes::Lanes;
+use self::lend::Lending;
 use self::timers::Timers;
 use super::card::ActionSpec;
 use super::clocks::Clocks;
@@ -202,6 +206,9 @@ pub(super) struct Matcher {
     timers: Timers,
     claims: QuickMap<TaskKey, Claim>,
     held: QuickSet<RunId>,
+    lending: Lending,
+    /// Which replica this is; `None` while it is not known.
+    replica: Option<super::lending::Replica>,
     recent: Recent,
     checkpoints: Checkpoints,
     figures: Figures,
@@ -222,6 +229,8 @@ impl Matcher {
             timers: Timers::default(),
             claims: QuickMap::default(),
             held: QuickSet::default(),
+            lending: Lending::default(),
+            replica: None,
             recent: Recent::default(),
             checkpoints: Checkpoints::default(),
             figures: Figures::default(),
@@ -381,8 +390,9 @@ impl Matcher {
         }
     }
 
-    /// All runs may be another replica's. Sessions stay.
+    /// All runs may be another replica's. Sessions stay; links end.
     pub(super) fn forget_all(&mut self) {
+        self.leave_links();
         self.held.clear();
         for agent in self.registry.agents.values_mut() {
             if let Some(session) = agent.session.as_mut() {
@@ -404,12 +414,12 @@ impl Matcher {
             Some(State::Waiting(_)) | None => None,
         };
         let out = self.remove(key);
-        if let Some((agent, lease)) = origin {
-            self.remember_claim(agent, key, lease);
+        if let Some(out) = &out {
+            self.free_slot(out, key, None);
         }
-        if let Some(out) = out {
-            self.free_slot(&out, key, None);
-            self.match_agent(out.agent);
+        if let Some((agent, lease)) = origin {
+            self.leave_to(agent, (key, lease), out.is_some());
+            self.match_agent(agent);
         }
     }
 
@@ -476,6 +486,7 @@ impl Matcher {
 
     /// Puts a frame where the agent's stream finds it.
     fn send(&mut self, agent: AgentId, frame: Outgoing) {
+        let Some(frame) = self.send_by_link(agent, frame) else { return };
         let Some(session) = self.registry.get_mut(agent).and_then(|a| a.session.as_mut()) else {
             return;
         };

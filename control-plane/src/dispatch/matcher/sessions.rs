@@ -52,8 +52,8 @@ impl Matcher {
     ) -> Result<SessionId, Refusal> {
         let name = (registration.agent_type.clone(), registration.instance.clone());
         let known = self.registry.by_name.get(&name).copied();
-        if known.is_none() && self.registry.agents.len() >= limits::SESSIONS_MAX {
-            return Err(Refusal::TooManyAgents(self.registry.agents.len()));
+        if known.is_none() && self.counts.agents >= limits::SESSIONS_MAX {
+            return Err(Refusal::TooManyAgents(self.counts.agents));
         }
         let claims = registration.claims.clone();
         let registration = Arc::new(registration);
@@ -72,20 +72,21 @@ impl Matcher {
         if self.registry.get(id).is_some_and(|agent| agent.draining) {
             self.send(id, Outgoing::Drain { reason: "it was asked to drain before".to_owned() });
         }
+        self.offer_to_all(id);
         self.lose_unnamed(id, &claims);
         self.match_agent(id);
         self.schedule_agent(id);
         Ok(session)
     }
 
-    fn add_agent(&mut self, registration: &Arc<Registration>) -> AgentId {
+    pub(super) fn add_agent(&mut self, registration: &Arc<Registration>) -> AgentId {
         let id = AgentId(self.registry.next_id());
         self.registry.insert(Agent::new(id, registration.clone(), self.now));
         id
     }
 
     /// What the agent says of itself holds from now on.
-    fn renew(&mut self, id: AgentId, registration: Arc<Registration>, token: &Arc<str>) {
+    pub(super) fn renew(&mut self, id: AgentId, registration: Arc<Registration>, token: &Arc<str>) {
         let now = self.now;
         let Some(agent) = self.registry.get_mut(id) else { return };
         for stopping in std::mem::take(&mut agent.stopping).into_values() {
@@ -93,6 +94,7 @@ impl Matcher {
         }
         agent.credits.total = registration.slots;
         agent.credits.per_action.clear();
+        agent.lender = None;
         // A new process is not the one that was told to drain.
         agent.draining &= *agent.last_token == *registration.session_token;
         agent.last_token = token.clone();
@@ -101,11 +103,19 @@ impl Matcher {
         agent.last_heard = now;
     }
 
-    fn new_session(&self, id: SessionId, token: Arc<str>, life: Duration, polls: bool) -> Session {
+    pub(super) fn new_session(
+        &self,
+        id: SessionId,
+        token: Arc<str>,
+        life: Duration,
+        polls: bool,
+    ) -> Session {
         Session {
             id,
             token,
             polls,
+            lent: false,
+            choked: false,
             poll: None,
             outbox: VecDeque::new(),
             last_ping: self.now,
@@ -131,13 +141,13 @@ impl Matcher {
         kept
     }
 
-    fn keeps(&mut self, id: AgentId, key: TaskKey, lease: LeaseToken) -> bool {
+    pub(super) fn keeps(&mut self, id: AgentId, key: TaskKey, lease: LeaseToken) -> bool {
         let until = self.now.after(self.clocks.lease);
         let Some(task) = self.tasks.get_mut(&key) else {
             if self.recent.contains(key, lease) {
                 return true;
             }
-            return self.remember_claim(id, key, lease);
+            return self.claim_unknown(id, (key, lease));
         };
         match &mut task.state {
             State::Out(out) if out.lease == lease && out.agent == id => {
@@ -181,7 +191,7 @@ impl Matcher {
     }
 
     /// What the agent had and does not name, it does not have.
-    fn lose_unnamed(&mut self, id: AgentId, claims: &[(TaskKey, LeaseToken)]) {
+    pub(super) fn lose_unnamed(&mut self, id: AgentId, claims: &[(TaskKey, LeaseToken)]) {
         let Some(agent) = self.registry.get(id) else { return };
         let out: Vec<TaskKey> = agent.tasks.iter().copied().collect();
         let named: std::collections::HashSet<TaskKey> =
@@ -200,7 +210,8 @@ impl Matcher {
             agent.count_back(&stopping.action);
         }
         let tasks: Vec<TaskKey> = agent.tasks.iter().copied().collect();
-        for key in tasks {
+        let has_moved = self.lending.sources.has(&agent.name());
+        for key in tasks.into_iter().filter(|_| !has_moved) {
             let unaccepted = self.tasks.get(&key).is_some_and(
                 |task| matches!(&task.state, State::Out(out) if out.phase == Phase::Assigned),
             );
@@ -208,16 +219,15 @@ impl Matcher {
                 self.lose(key, Loss::StreamEnded);
             }
         }
-        self.match_lanes_preferring(id);
-        if self.registry.get(id).is_some_and(Agent::is_gone) {
-            self.remove_agent(id);
-        }
+        self.left(id);
     }
 
-    fn end_session(&mut self, id: AgentId) {
-        if let Some(session) = self.registry.close(id) {
+    pub(super) fn end_session(&mut self, id: AgentId) {
+        let Some(session) = self.registry.close(id) else { return };
+        self.effects.wake.push(session.id);
+        if !session.lent {
             self.counts.agents -= 1;
-            self.effects.wake.push(session);
+            self.withdraw_offer(id, session.id);
         }
     }
 
@@ -237,6 +247,7 @@ impl Matcher {
         let Some(agent) = self.registry.get_mut(id) else { return };
         agent.draining = true;
         self.send(id, Outgoing::Drain { reason: reason.to_owned() });
+        self.opened_or_closed(id);
         self.match_lanes_preferring(id);
     }
 
@@ -246,10 +257,12 @@ impl Matcher {
         let within = self.clocks.rebalance_within;
         for id in ids {
             let session = self.registry.get_mut(id).and_then(|agent| agent.session.as_mut());
-            if let Some(session) = session.filter(|session| !session.rebalanced) {
+            let session = session.filter(|session| !session.rebalanced && !session.lent);
+            if let Some(session) = session {
                 session.rebalanced = true;
                 session.rebalance_at = self.now;
                 self.send(id, Outgoing::Rebalance { within });
+                self.opened_or_closed(id);
                 self.schedule_agent(id);
             }
         }

@@ -21,6 +21,10 @@ enum Timer {
     Task(TaskKey),
     Agent(AgentId),
     Claim(TaskKey),
+    /// What is lent, and the tasks of others.
+    Lending,
+    /// What waits is to be told to lenders.
+    Wants,
 }
 
 #[derive(Debug, Default)]
@@ -89,6 +93,8 @@ impl Matcher {
                 Timer::Task(key) => self.task_due(key),
                 Timer::Agent(id) => self.agent_due(id),
                 Timer::Claim(key) => self.claim_due(key),
+                Timer::Lending => self.lending_due(),
+                Timer::Wants => self.wants_due(),
             }
         }
     }
@@ -116,6 +122,28 @@ impl Matcher {
         self.timers.0.insert((at, Timer::Claim(key)));
     }
 
+    /// Sees to it that what is lent is looked at, as long as something is.
+    pub(super) fn schedule_lending(&mut self) {
+        let idle = self.lending.lent.is_empty() && self.lending.strays.is_empty();
+        if idle || self.lending.ticks_at.is_some() {
+            return;
+        }
+        let at = self.now.after(limits::LENDING_EVERY);
+        self.lending.ticks_at = Some(at);
+        self.timers.0.insert((at, Timer::Lending));
+    }
+
+    fn lending_due(&mut self) {
+        self.lending.ticks_at = None;
+        self.tick_strays();
+        self.tick_loans();
+        self.schedule_lending();
+    }
+
+    pub(super) fn schedule_wants(&mut self, at: Instant) {
+        self.timers.0.insert((at, Timer::Wants));
+    }
+
     pub(super) fn schedule_agent(&mut self, id: AgentId) {
         let Some(agent) = self.registry.get(id) else { return };
         let Some(deadline) = agent.deadline(&self.clocks) else { return };
@@ -139,9 +167,12 @@ impl Matcher {
         let is_due = |at: Instant| at <= self.now;
         if self.claims.get(&key).is_some_and(|claim| is_due(claim.until))
             && let Some(claim) = self.claims.remove(&key)
+            && self.registry.get(claim.agent).is_some_and(|agent| agent.lender.is_none())
         {
+            self.drop_stray((key, claim.lease));
             let reason = "nobody knows this task";
             self.send(claim.agent, Outgoing::LeaseLost { key, reason });
+            self.match_agent(claim.agent);
         }
     }
 
@@ -244,6 +275,10 @@ impl Matcher {
         let interval = agent.ping_interval(clocks);
         let last_heard = agent.last_heard;
         let Some(session) = agent.session.as_mut() else { return };
+        if session.lent {
+            // Its lender sees whether it lives.
+            return;
+        }
         if session.polls {
             let waits = session.poll.as_ref().is_some_and(|poll| poll.room > 0);
             let session = session.id;
@@ -280,6 +315,7 @@ impl Matcher {
         }
         if rebalance {
             self.send(id, Outgoing::Rebalance { within });
+            self.opened_or_closed(id);
             self.match_lanes_preferring(id);
         }
     }
@@ -287,13 +323,15 @@ impl Matcher {
 
 impl super::super::registry::Agent {
     fn ping_interval(&self, clocks: &super::super::clocks::Clocks) -> Duration {
-        if self.out() > 0 { clocks.ping_busy } else { clocks.ping_idle }
+        let is_busy = self.out() > 0 || !self.strays.is_empty();
+        if is_busy { clocks.ping_busy } else { clocks.ping_idle }
     }
 
     fn deadline(&self, clocks: &super::super::clocks::Clocks) -> Option<Instant> {
         let stopping = self.stopping.values().map(|it| it.until).min();
         let breaker = self.breakers.values().filter_map(|breaker| breaker.reopens_at()).min();
-        let session = self.session.as_ref().map(|session| {
+        let session = self.session.as_ref().filter(|session| !session.lent);
+        let session = session.map(|session| {
             if session.polls {
                 return self.last_heard.after(clocks.lease);
             }

@@ -150,7 +150,12 @@ impl Matcher {
         }
         if open.iter().all(|agent| !agent.has_credit(action) || barred(agent)) {
             let (out, slots) = open.iter().fold((0, 0), |(out, slots), agent| {
-                (out + agent.out(), slots + agent.credits.total as usize)
+                let credits = agent.credits.total as usize;
+                // What a lender does not lend it has taken up itself.
+                let total = credits.max(agent.registration.slots as usize);
+                let taken = if agent.lender.is_some() { total } else { agent.taken() };
+                let total = if agent.lender.is_some() { total } else { credits };
+                (out + taken, slots + total)
             });
             let cause = format!("{who} but all slots are taken ({out} of {slots})");
             return (cause, "start further agents, or give them more slots".into());

@@ -1,0 +1,271 @@
+//! The streams between two replicas: one task borrows of each live replica, and a stream for
+//! each end takes what the matcher has for the other one.
+
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use contracts::v1::lending_service_client::LendingServiceClient;
+use contracts::v1::{self, borrower_frame};
+use futures::{Stream, StreamExt as _};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+use tonic::transport::Channel;
+
+use super::super::Dispatcher;
+use super::super::session::SessionId;
+use super::{LinkFrame, Replica, convert};
+use crate::limits;
+
+/// A replica, as far as lending must know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Neighbour {
+    /// Its life.
+    pub id: Replica,
+    /// Begins the lease tokens that it gives out.
+    pub epoch: u64,
+}
+
+/// The replicas that share the database.
+pub trait Neighbours: Send + Sync + 'static {
+    /// This one; `None` while it has no place among them.
+    fn own(&self) -> Option<Neighbour>;
+
+    /// The others that live, as far as is known.
+    fn live(&self) -> watch::Receiver<Arc<[Neighbour]>>;
+
+    /// The way to one of them; `None` when it is not known.
+    fn channel(&self, replica: Replica) -> Option<Channel>;
+
+    /// Shows the other side that the request comes of one of them.
+    fn authorize(&self, metadata: &mut MetadataMap);
+
+    /// Whether a request comes of one of them.
+    ///
+    /// # Errors
+    /// With the answer to a request that does not.
+    fn admit(&self, metadata: &MetadataMap) -> Result<(), Box<Status>>;
+}
+
+impl Dispatcher {
+    /// Borrows agents of all other replicas, and lends them to those only that live, until
+    /// `shutdown`.
+    pub async fn share(self, neighbours: Arc<dyn Neighbours>, shutdown: CancellationToken) {
+        // Only the first call counts: there is one place among the replicas.
+        if self.0.neighbours.set(neighbours.clone()).is_err() {
+            return;
+        }
+        let mut live = neighbours.live();
+        let mut borrowing: HashMap<Neighbour, CancellationToken> = HashMap::new();
+        loop {
+            let now = live.borrow_and_update().clone();
+            let gone = borrowing.extract_if(|neighbour, _| !now.contains(neighbour));
+            gone.for_each(|(_, stop)| stop.cancel());
+            self.with(|matcher| {
+                matcher.lend_only_to(&now.iter().map(|it| it.id).collect::<Vec<_>>());
+                matcher.set_replica(neighbours.own().map(|own| own.id));
+            });
+            for neighbour in now.iter() {
+                borrowing.entry(*neighbour).or_insert_with(|| {
+                    let stop = shutdown.child_token();
+                    let borrow = borrow(self.clone(), neighbours.clone(), *neighbour, stop.clone());
+                    tokio::spawn(borrow);
+                    stop
+                });
+            }
+            tokio::select! {
+                changed = live.changed() => if changed.is_err() { break },
+                () = shutdown.cancelled() => break,
+            }
+        }
+        borrowing.into_values().for_each(|stop| stop.cancel());
+    }
+
+    /// A replica opens its stream to borrow of this one.
+    pub(crate) fn lend_to(&self, borrower: Neighbour) -> LinkStream<v1::LendResponse> {
+        let link = self.with(|matcher| matcher.borrower_joined(borrower.id, borrower.epoch));
+        let make: Make<v1::LendResponse> = |_, frames| convert::responses(frames).into();
+        LinkStream::new(self.clone(), link, make)
+    }
+}
+
+/// Borrows of one replica for as long as it lives.
+async fn borrow(
+    dispatcher: Dispatcher,
+    neighbours: Arc<dyn Neighbours>,
+    neighbour: Neighbour,
+    stop: CancellationToken,
+) {
+    let mut pause = limits::LINK_RETRY_MIN;
+    loop {
+        let began = dispatcher.0.clock.now();
+        let borrowed = tokio::select! {
+            borrowed = borrow_once(&dispatcher, &*neighbours, neighbour) => borrowed,
+            () = stop.cancelled() => return,
+        };
+        if let Err(status) = borrowed {
+            let (code, replica) = (status.code(), neighbour.id);
+            tracing::debug!(?code, %replica, "the link to a replica broke");
+        }
+        if dispatcher.0.clock.now().since(began) > limits::LINK_RETRY_MAX {
+            pause = limits::LINK_RETRY_MIN;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(jittered(pause)) => {}
+            () = stop.cancelled() => return,
+        }
+        pause = (pause * 2).min(limits::LINK_RETRY_MAX);
+    }
+}
+
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)
+}
+
+async fn borrow_once(
+    dispatcher: &Dispatcher,
+    neighbours: &dyn Neighbours,
+    neighbour: Neighbour,
+) -> Result<(), Status> {
+    let unknown = || Status::unavailable("the replica is not known just now");
+    let own = neighbours.own().ok_or_else(unknown)?;
+    let channel = neighbours.channel(neighbour.id).ok_or_else(unknown)?;
+    let mut client = LendingServiceClient::new(channel)
+        .max_decoding_message_size(limits::LINK_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(limits::LINK_MESSAGE_BYTES_MAX);
+    let link = dispatcher.with(|matcher| matcher.lender_joined(neighbour.id));
+    let make: Make<v1::LendRequest> = |dispatcher, frames| {
+        let now = dispatcher.0.clock.now();
+        convert::requests(frames, dispatcher.clocks(), now).into()
+    };
+    let mut stream = LinkStream::new(dispatcher.clone(), link, make);
+    stream.ready.push_back(hello(own));
+    // When nobody reads any more what comes back, nothing is to be sent either.
+    let _end = Ending { dispatcher, link };
+    let mut request = tonic::Request::new(stream.map(Result::unwrap_or_default));
+    neighbours.authorize(request.metadata_mut());
+    let mut frames = client.lend(request).await?.into_inner();
+    while let Some(response) = frames.message().await? {
+        let heard = convert::from_lender(response);
+        if !dispatcher.with(|matcher| matcher.hear_lender(link, heard)) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Ends a link when its reader is gone.
+struct Ending<'a> {
+    dispatcher: &'a Dispatcher,
+    link: SessionId,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.dispatcher.with(|matcher| matcher.link_gone(self.link));
+    }
+}
+
+fn hello(own: Neighbour) -> v1::LendRequest {
+    let borrower = v1::Borrower { replica_id: own.id.to_string(), epoch: own.epoch };
+    let frame = Some(borrower_frame::Frame::Borrower(borrower));
+    v1::LendRequest { frames: vec![v1::BorrowerFrame { frame }] }
+}
+
+type Make<M> = fn(&Dispatcher, Vec<LinkFrame>) -> VecDeque<M>;
+
+/// What goes to the other side of a link. The link ends when this is dropped.
+pub struct LinkStream<M> {
+    dispatcher: Dispatcher,
+    link: SessionId,
+    make: Make<M>,
+    ready: VecDeque<M>,
+    ended: CancellationToken,
+}
+
+/// What comes from a borrower.
+pub(crate) struct LinkInbox {
+    dispatcher: Dispatcher,
+    link: SessionId,
+    ended: CancellationToken,
+}
+
+impl<M> LinkStream<M> {
+    fn new(dispatcher: Dispatcher, link: SessionId, make: Make<M>) -> Self {
+        let ended = CancellationToken::new();
+        Self { dispatcher, link, make, ready: VecDeque::new(), ended }
+    }
+
+    pub(crate) fn inbox(&self) -> LinkInbox {
+        LinkInbox {
+            dispatcher: self.dispatcher.clone(),
+            link: self.link,
+            ended: self.ended.clone(),
+        }
+    }
+}
+
+impl LinkInbox {
+    /// Takes the borrower's frames until its stream, or the link, ends.
+    pub(crate) async fn run<S>(self, mut frames: S)
+    where
+        S: Stream<Item = Result<v1::LendRequest, Status>> + Unpin,
+    {
+        loop {
+            let next = tokio::select! {
+                next = frames.next() => next,
+                () = self.ended.cancelled() => break,
+            };
+            let Some(Ok(request)) = next else { break };
+            let now = self.dispatcher.0.clock.now();
+            let heard = convert::from_borrower(request, now);
+            if !self.dispatcher.with(|matcher| matcher.hear_borrower(self.link, heard)) {
+                break;
+            }
+        }
+        self.dispatcher.with(|matcher| matcher.link_gone(self.link));
+    }
+}
+
+impl<M: Unpin> Stream for LinkStream<M> {
+    type Item = Result<M, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(message) = self.ready.pop_front() {
+            return Poll::Ready(Some(Ok(message)));
+        }
+        let link = self.link;
+        let may_act = self.dispatcher.may_act();
+        let taken = self.dispatcher.with_locked(|locked| {
+            let taken = locked.matcher.take_link(link, may_act);
+            if taken.as_ref().is_some_and(Vec::is_empty) {
+                Dispatcher::wake_for(locked, link, cx.waker());
+            }
+            taken
+        });
+        let Some(frames) = taken else { return Poll::Ready(None) };
+        let was_there = !frames.is_empty();
+        self.ready = (self.make)(&self.dispatcher, frames);
+        match self.ready.pop_front() {
+            Some(message) => Poll::Ready(Some(Ok(message))),
+            None => {
+                if was_there {
+                    cx.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<M> Drop for LinkStream<M> {
+    fn drop(&mut self) {
+        self.ended.cancel();
+        self.dispatcher.with(|matcher| matcher.link_gone(self.link));
+        self.dispatcher.forget_wakers(self.link);
+    }
+}
