@@ -107,7 +107,7 @@ async fn two(secret: &'static str) -> [Node; 2] {
         dispatcher.start(Arc::new(Sink(sender)), stop.clone());
         let address = listener.local_addr().unwrap();
         let server = Server::builder()
-            .add_service(AgentServiceServer::new(AgentApi::new(dispatcher.clone())))
+            .add_service(AgentServiceServer::new(AgentApi::new(dispatcher.clone(), stop.clone())))
             .add_service(LendingServiceServer::new(LendingApi::new(dispatcher.clone())));
         let stopped = stop.clone().cancelled_owned();
         let incoming = TcpListenerStream::new(listener);
