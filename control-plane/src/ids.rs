@@ -23,6 +23,11 @@ pub(crate) fn incident() -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A mark for a request that came without one.
+pub(crate) fn request_mark() -> engine::event::RequestMark {
+    engine::event::RequestMark { id: unique().to_string(), body: String::new() }
+}
+
 /// An id that nobody else has, as of a replica's life.
 pub(crate) fn unique() -> Uuid {
     uuid::Builder::from_random_bytes(random()).into_uuid()

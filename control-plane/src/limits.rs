@@ -162,6 +162,24 @@ pub const COMMITS_WAITING_ADMITTED: usize = 32_768;
 pub const ERRANDS_MAX: usize = 256;
 /// How many compiled definitions are kept in memory.
 pub const GRAPHS_CACHED_MAX: usize = 1_024;
+/// How many runs are read and taken in at once.
+pub const TAKE_IN_RUNS: usize = 500;
+/// How many events they may have together, unless it is one run.
+pub const TAKE_IN_EVENTS: i64 = 50_000;
+/// How many commands are on their way to other replicas at once.
+pub const PASSING_MAX: usize = 1_024;
+/// The longest pause before a command is passed on again.
+pub const PASS_RETRY_MAX: Duration = Duration::from_secs(1);
+/// How much the write path may be told about itself at once.
+pub const CONTROLS_QUEUED_MAX: usize = 4;
+/// How many batches of runs are being parked at once.
+pub const PARKINGS_UNDER_WAY: usize = 4;
+/// How many runs are parked in one write.
+pub const PARK_AT_ONCE: usize = 1_000;
+/// How often, at most, runs that only wait are looked for.
+pub const PARK_LOOK_MIN: Duration = Duration::from_millis(50);
+/// How often, at least, runs that only wait are looked for.
+pub const PARK_LOOK_MAX: Duration = Duration::from_secs(5);
 /// How many unfinished runs are read from the store at once.
 pub const ADOPTION_PAGE: u32 = 1_000;
 /// How long a command waits for its answer before the client is told to try again.

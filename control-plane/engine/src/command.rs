@@ -111,6 +111,19 @@ pub enum Command {
 }
 
 impl Command {
+    /// Gives who asks where somebody does, to be completed.
+    pub fn origin_mut(&mut self) -> Option<&mut Origin> {
+        match self {
+            Self::Signal { origin, .. }
+            | Self::Decide { origin, .. }
+            | Self::Cancel { origin, .. }
+            | Self::Pause { origin, .. }
+            | Self::Resume { origin }
+            | Self::Retry { origin } => Some(origin),
+            _ => None,
+        }
+    }
+
     /// Who asks, where somebody does.
     #[must_use]
     pub fn origin(&self) -> Option<&Origin> {

@@ -195,6 +195,14 @@ impl State {
         RunStatus::Running
     }
 
+    /// Whether nothing happens before a timer fires or somebody asks something: no task is owed
+    /// to an agent, and nothing is to be decided.
+    #[must_use]
+    pub fn only_waits(&self) -> bool {
+        let open = self.phase != Phase::Ended && self.phase != Phase::RollingBack;
+        open && self.busy == 0 && self.work.is_empty()
+    }
+
     /// When something happens by itself, if nothing else happens before.
     #[must_use]
     pub fn next_wakeup(&self) -> Option<Instant> {

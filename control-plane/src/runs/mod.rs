@@ -3,11 +3,14 @@
 //! Nobody else writes the journal, and no effect is carried out before its transition is durable.
 //! Reads go to the store directly (`Runs::read`).
 
+mod adoption;
 mod commit;
 mod effects;
 mod ends;
 mod keys;
 mod notify;
+mod others;
+mod parking;
 mod slot;
 mod telemetry;
 mod write_path;
@@ -19,18 +22,21 @@ use engine::event::{Origin, Parent, RunStarted};
 use engine::graph::Graph;
 use engine::{Command, Event, Instant, Rejection, RunId, State};
 use store::{Commit, JournalRow, OwnerId, RequestRow, RunRow, Store};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::definitions::{self, Definitions};
 use crate::dispatch::Dispatcher;
 use crate::hash::QuickMap;
+use crate::lease::Lease;
 use crate::limits;
 
+pub use adoption::Identity;
 pub use ends::{End, Final};
 pub use keys::Holding;
 pub use notify::Notifier;
-pub use write_path::{Inbox, Parts, spawn};
+pub use others::{Alone, Answered, Others, Passed, Standing};
+pub use write_path::{Among, Inbox, Parts, spawn, spawn_among};
 
 use slot::{Ask, Envelope, Reply};
 
@@ -71,6 +77,9 @@ pub enum Error {
     /// Too much is under way; nothing was done.
     #[error("{0}")]
     Overloaded(String),
+    /// Another replica has the run.
+    #[error("run {0} is held by another replica")]
+    Elsewhere(RunId),
     /// The store cannot be reached, or its answer is unknown; the same request may be repeated.
     #[error("{0}; the same request can be repeated safely")]
     Unavailable(String),
@@ -94,6 +103,7 @@ pub struct Runs {
     inbox: mpsc::Sender<Envelope>,
     /// The queue of the committers, which ends with the write path.
     commits: mpsc::WeakSender<Box<Commit>>,
+    controls: mpsc::Sender<adoption::Control>,
     shared: Arc<Shared>,
 }
 
@@ -102,8 +112,13 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) definitions: Definitions,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) owner: OwnerId,
-    pub(crate) epoch: u64,
+    identity: Mutex<Identity>,
+    pub(crate) lease: Lease,
+    pub(crate) others: Arc<dyn Others>,
+    /// What is on its way to other replicas.
+    passing: Semaphore,
+    /// When the first run wakes that was parked here.
+    pub(crate) wake: parking::Wake,
     pub(crate) dispatcher: Dispatcher,
     watchers: Mutex<QuickMap<RunId, watch::Sender<i64>>>,
     pub(crate) ends: ends::Ends,
@@ -217,7 +232,7 @@ impl Runs {
     /// The epoch under which this process owns runs.
     #[must_use]
     pub fn epoch(&self) -> u64 {
-        self.shared.epoch
+        self.shared.identity().epoch
     }
 }
 
@@ -238,6 +253,14 @@ async fn wait<T>(answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error
 }
 
 impl Shared {
+    pub(crate) fn identity(&self) -> Identity {
+        *lock(&self.identity)
+    }
+
+    pub(crate) fn owner(&self) -> OwnerId {
+        self.identity().owner
+    }
+
     /// Tells watchers that a run's journal has grown.
     pub(crate) fn wake(&self, run: RunId, version: i64) {
         if let Some(sender) = lock(&self.watchers).get(&run) {

@@ -13,7 +13,7 @@ use serde_json::json;
 use store::{Commit, DeadLetterRow, JournalRow, OwnerId, RequestRow, RunRow};
 use tokio::sync::oneshot;
 
-use super::{Error, NewRun, Started, TENANT_DEFAULT};
+use super::{Answered, Error, NewRun, Started, TENANT_DEFAULT};
 use crate::dispatch::{Answer, Batch, ReportAck};
 use crate::limits;
 
@@ -32,6 +32,8 @@ pub(crate) enum Ask {
     Inquire(TaskKey),
     /// Take the run over.
     Adopt,
+    /// The same with what was read of it already.
+    TakeIn(Box<State>),
 }
 
 /// Who waits for the answer.
@@ -40,6 +42,8 @@ pub(crate) enum Reply {
     Done(oneshot::Sender<Result<(), Error>>),
     Started(oneshot::Sender<Result<Started, Error>>),
     Report(Answer),
+    /// Another replica, for one of those.
+    Passed(oneshot::Sender<Answered>),
 }
 
 impl Reply {
@@ -50,6 +54,15 @@ impl Reply {
             Self::Done(to) => drop(to.send(Ok(()))),
             Self::Started(to) => drop(to.send(Ok(Started::New(run)))),
             Self::Report(answer) => answer.send(ReportAck::Durable),
+            Self::Passed(to) => drop(to.send(Answered::Done)),
+        }
+    }
+
+    /// The run that was to be started is there.
+    pub(crate) fn done_before(self, run: RunId) {
+        match self {
+            Self::Started(to) => drop(to.send(Ok(Started::Before(run)))),
+            other => other.done(run),
         }
     }
 
@@ -71,6 +84,7 @@ impl Reply {
                 Error::NotFound(_) => answer.send(ReportAck::LeaseLost),
                 _ => drop(answer),
             },
+            Self::Passed(to) => drop(to.send(Answered::of(error))),
         }
     }
 
@@ -79,6 +93,7 @@ impl Reply {
             Self::Report(answer) => {
                 answer.send(if settled { ReportAck::Duplicate } else { ReportAck::LeaseLost });
             }
+            Self::Passed(to) => drop(to.send(Answered::Rejected { rejection, settled })),
             other => other.refuse(Error::Rejected(rejection)),
         }
     }
@@ -92,6 +107,8 @@ pub(crate) enum Phase {
     Idle(Box<State>),
     /// A transition is in the commit. The state is ahead of the store.
     Committing(Box<Flight>),
+    /// It is being left to nobody, since it only waits.
+    Parking(Box<State>),
 }
 
 /// A transition in the commit.
@@ -183,15 +200,13 @@ pub(crate) fn decide(
         count += 1;
         let command = match ask {
             Ask::Command(command) => *command,
-            Ask::Adopt => {
+            Ask::Adopt | Ask::TakeIn(_) => {
                 adopted = true;
                 Command::Adopt { epoch }
             }
             Ask::Start(_) => {
                 // The run is there: the same start came before.
-                if let Reply::Started(to) = reply {
-                    drop(to.send(Ok(Started::Before(run))));
-                }
+                reply.done_before(run);
                 continue;
             }
             Ask::Inquire(key) => {

@@ -6,17 +6,21 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use engine::event::Ending;
 use engine::task::TaskKey;
-use engine::{Command, Instant, Rejection, RunId, State};
+use engine::{Command, Instant, RunId, State};
 use store::{Commit, Outcome, OwnerId, Store};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::adoption::{Control, Identity};
 use super::commit::{self, Committed, Fault};
 use super::effects::Effects;
 use super::keys::Keys;
+use super::others::{Alone, Others, Where, take_over};
+use super::parking::{Parked, Parker};
 use super::slot::{self, Ask, Decided, Envelope, Flight, Phase, Reply, Slot};
 use super::telemetry::Telemetry;
 use super::{Error, Notifier, Runs, Shared, Started, lock};
@@ -24,7 +28,30 @@ use crate::clock::Clock;
 use crate::definitions::Definitions;
 use crate::dispatch::{Answer, Batch, Dispatcher, Emitted, Report, ReportSink};
 use crate::hash::QuickMap;
+use crate::lease::Lease;
 use crate::limits;
+
+/// Who else there is, and for how long this process may act for its runs.
+pub struct Among {
+    /// Who else may own runs.
+    pub others: Arc<dyn Others>,
+    /// Holds as long as nobody else can have taken them over.
+    pub lease: Lease,
+    /// A run that only waits is left to nobody after this time.
+    pub park_after: Option<Duration>,
+}
+
+impl Default for Among {
+    fn default() -> Self {
+        Self { others: Arc::new(Alone), lease: Lease::endless(), park_after: None }
+    }
+}
+
+impl std::fmt::Debug for Among {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Among").field("park_after", &self.park_after).finish_non_exhaustive()
+    }
+}
 
 /// What the write path is made of.
 pub struct Parts {
@@ -104,19 +131,34 @@ impl ReportSink for Sink {
     }
 }
 
-/// Starts the write path. It ends, with everything in the commit settled, after `shutdown`.
+/// Starts the write path of the only process that uses the store.
 #[must_use]
 pub fn spawn(
     parts: Parts,
     inbox: Inbox,
     shutdown: CancellationToken,
 ) -> (Runs, tokio::task::JoinHandle<()>) {
+    spawn_among(parts, Among::default(), inbox, shutdown)
+}
+
+/// Starts the write path. It ends, with everything in the commit settled, after `shutdown`.
+#[must_use]
+pub fn spawn_among(
+    parts: Parts,
+    among: Among,
+    inbox: Inbox,
+    shutdown: CancellationToken,
+) -> (Runs, tokio::task::JoinHandle<()>) {
+    let Among { others, lease, park_after } = among;
     let shared = Arc::new(Shared {
         store: parts.store,
         definitions: parts.definitions,
         clock: parts.clock,
-        owner: parts.owner,
-        epoch: parts.epoch,
+        identity: std::sync::Mutex::new(Identity { owner: parts.owner, epoch: parts.epoch }),
+        lease,
+        others,
+        passing: Semaphore::new(limits::PASSING_MAX),
+        wake: super::parking::Wake::default(),
         dispatcher: parts.dispatcher,
         watchers: std::sync::Mutex::default(),
         ends: super::ends::Ends::default(),
@@ -124,16 +166,25 @@ pub fn spawn(
         active: AtomicUsize::new(0),
         keys: Keys::new(),
     });
+    let (controls, controlled) = mpsc::channel(limits::CONTROLS_QUEUED_MAX);
     // A run has one transition in the commit at most, so this bound is never met.
     let (commits, queue) = mpsc::channel(2 * limits::RUNS_ACTIVE_MAX);
-    let runs =
-        Runs { inbox: inbox.sender, commits: commits.downgrade(), shared: Arc::clone(&shared) };
+    let runs = Runs {
+        inbox: inbox.sender,
+        commits: commits.downgrade(),
+        controls,
+        shared: Arc::clone(&shared),
+    };
     let (done, committed) = mpsc::channel(limits::LOADS_MAX);
     let (loads, loaded) = mpsc::channel(limits::LOADS_MAX);
     commit::spawn(&shared.store, queue, &done);
     let effects = Effects::new(runs.clone(), parts.notifier);
     super::keys::spawn(&runs, shutdown.clone());
+    let (parked, parkings) = mpsc::channel(limits::PARKINGS_UNDER_WAY);
     let write_path = WritePath {
+        runs: runs.clone(),
+        parking: Parker::new(park_after, parked),
+        losing: None,
         shared,
         effects,
         slots: QuickMap::default(),
@@ -146,75 +197,63 @@ pub fn spawn(
         batch: Batch::default(),
         telemetry: Telemetry::new(),
     };
-    let task = tokio::spawn(write_path.run(inbox.receiver, committed, loaded, shutdown));
+    let ways =
+        Ways { inbox: inbox.receiver, committed, loaded, parked: parkings, controls: controlled };
+    let task = tokio::spawn(write_path.run(ways, shutdown));
     (runs, task)
 }
 
 impl Runs {
-    /// Takes over all unfinished runs of the store, in the order of their ids.
+    /// Takes over all unfinished runs that nobody who lives has, in the order of their ids.
     ///
     /// # Errors
-    /// When the store cannot list them.
+    /// When the store cannot list or read them.
     pub async fn adopt_all(&self) -> Result<usize, store::Error> {
-        let (mut after, mut count) = (None, 0);
+        let (store, mut count) = (&self.shared.store, 0);
         loop {
-            let page = self.shared.store.unfinished(after, limits::ADOPTION_PAGE).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.run_id);
-            let mut answers = Vec::with_capacity(page.len());
-            for row in &page {
-                let (reply, answer) = oneshot::channel();
-                let envelope =
-                    Envelope { run: row.run_id, ask: Ask::Adopt, reply: Reply::Done(reply) };
-                if self.inbox.send(envelope).await.is_err() {
-                    return Ok(count);
-                }
-                answers.push(answer);
+            let at = self.shared.clock.now().0;
+            let page = store.adopt_orphans(self.shared.owner(), at, limits::ADOPTION_PAGE).await?;
+            if page.is_empty() {
+                return Ok(count);
             }
-            for (row, answer) in page.iter().zip(answers) {
-                self.adopted(row.run_id, answer).await;
-                count += 1;
-            }
-        }
-        Ok(count)
-    }
-
-    /// Waits until a run is taken over, asking again for as long as the store cannot do it: the
-    /// keys that it holds are its own until then.
-    async fn adopted(&self, run: RunId, answer: oneshot::Receiver<Result<(), Error>>) {
-        let (mut answer, mut pause) = (answer, limits::STORE_RETRY_MIN);
-        loop {
-            match answer.await {
-                Ok(Err(Error::Unavailable(_) | Error::Overloaded(_))) => {}
-                Ok(Err(Error::Rejected(Rejection::Ended) | Error::NotFound(_))) => return,
-                Ok(Err(error)) => {
-                    tracing::error!(%error, "a run could not be taken over");
-                    return;
-                }
-                Ok(Ok(())) | Err(_) => return,
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(limits::STORE_RETRY_MAX);
-            let (reply, again) = oneshot::channel();
-            let envelope = Envelope { run, ask: Ask::Adopt, reply: Reply::Done(reply) };
-            if self.inbox.send(envelope).await.is_err() {
-                return;
-            }
-            answer = again;
+            count += self.take_in(page, None).await?;
         }
     }
 }
 
-/// A fold that came back.
+/// A look for a run that came back.
 struct Loaded {
     run: RunId,
-    state: Result<Box<State>, Error>,
+    found: Found,
 }
 
-struct WritePath {
-    shared: Arc<Shared>,
+enum Found {
+    /// It is this process's.
+    State(Box<State>),
+    /// It is another's.
+    There(OwnerId),
+    /// It cannot be had.
+    Not(Error),
+}
+
+/// How word comes to the loop.
+struct Ways {
+    inbox: mpsc::Receiver<Envelope>,
+    committed: mpsc::Receiver<Committed>,
+    loaded: mpsc::Receiver<Loaded>,
+    parked: mpsc::Receiver<Parked>,
+    controls: mpsc::Receiver<Control>,
+}
+
+pub(super) struct WritePath {
+    /// The way to itself, for what is passed on and comes back.
+    runs: Runs,
+    pub(super) parking: Parker,
+    /// All runs are lost; who waits until nothing of them is in the commit.
+    losing: Option<oneshot::Sender<()>>,
+    pub(super) shared: Arc<Shared>,
     effects: Effects,
-    slots: QuickMap<RunId, Slot>,
+    pub(super) slots: QuickMap<RunId, Slot>,
     timers: BTreeSet<(Instant, RunId)>,
     commits: mpsc::Sender<Box<Commit>>,
     loads: mpsc::Sender<Loaded>,
@@ -227,18 +266,15 @@ struct WritePath {
 }
 
 impl WritePath {
-    async fn run(
-        mut self,
-        mut inbox: mpsc::Receiver<Envelope>,
-        mut committed: mpsc::Receiver<Committed>,
-        mut loaded: mpsc::Receiver<Loaded>,
-        shutdown: CancellationToken,
-    ) {
+    async fn run(mut self, ways: Ways, shutdown: CancellationToken) {
+        let Ways { mut inbox, mut committed, mut loaded, mut parked, mut controls } = ways;
         let mut envelopes = Vec::new();
         loop {
             if self.stopping && self.in_commit == 0 {
                 return;
             }
+            self.lost_if_settled();
+            let accepts = !self.stopping && self.losing.is_none();
             let pause =
                 self.timers.first().map(|(at, _)| crate::clock::until(&*self.shared.clock, *at));
             tokio::select! {
@@ -249,7 +285,9 @@ impl WritePath {
                     }
                 }
                 Some(load) = loaded.recv() => self.loaded(load),
-                count = inbox.recv_many(&mut envelopes, 1024), if !self.stopping => {
+                Some(Control::LoseAll(done)) = controls.recv(), if accepts => self.lose_all(done),
+                Some(done) = parked.recv() => self.parked(done),
+                count = inbox.recv_many(&mut envelopes, 1024), if accepts => {
                     if count == 0 {
                         self.stopping = true;
                     }
@@ -257,7 +295,8 @@ impl WritePath {
                 }
                 () = shutdown.cancelled(), if !self.stopping => self.stopping = true,
                 () = tokio::time::sleep(pause.unwrap_or_default()),
-                    if pause.is_some() && !self.stopping => self.fire_timers(),
+                    if pause.is_some() && accepts => self.fire_timers(),
+                _ = self.parking.due(), if accepts => self.park(),
             }
             self.shared.dispatcher.carry_out_all(&mut self.batch);
         }
@@ -299,10 +338,25 @@ impl WritePath {
                     return false;
                 }
                 let now = self.shared.clock.now();
-                let decided = slot::decide_start(*new, envelope.reply, now, self.shared.owner);
+                if !self.shared.lease.holds(now) {
+                    let why = "this replica has lost its lease".to_owned();
+                    envelope.reply.refuse(Error::Unavailable(why));
+                    return false;
+                }
+                let owner = self.shared.owner();
+                let decided = slot::decide_start(*new, envelope.reply, now, owner);
                 self.slots.insert(run, Slot::loading());
                 self.count_active();
                 self.decided(run, decided);
+            }
+            Ask::TakeIn(state) => {
+                let (ask, reply) = (Ask::Adopt, envelope.reply);
+                let mut slot = Slot::loading();
+                slot.phase = Phase::Idle(state);
+                slot.queue.push_back(Envelope { run, ask, reply });
+                self.slots.insert(run, slot);
+                self.count_active();
+                return true;
             }
             ask => {
                 let stuck = lock(&self.shared.stuck).get(&run).cloned();
@@ -320,31 +374,41 @@ impl WritePath {
         false
     }
 
-    /// Reads a run beside the loop, for as long as the store takes.
-    fn load(&self, run: RunId) {
+    /// Reads a run beside the loop, for as long as the store takes, or until it is known that
+    /// another has it.
+    pub(super) fn load(&self, run: RunId) {
         let shared = Arc::clone(&self.shared);
         let (loads, loading) = (self.loads.clone(), Arc::clone(&self.loading));
         tokio::spawn(async move {
-            let _permit = loading.acquire().await;
             let mut pause = limits::STORE_RETRY_MIN;
-            let state = loop {
+            let found = loop {
+                let permit = loading.acquire().await;
                 match take_over(&shared, run).await {
-                    Err(Error::Unavailable(_)) => {
-                        tokio::time::sleep(pause).await;
-                        pause = (pause * 2).min(limits::STORE_RETRY_MAX);
-                    }
-                    other => break other,
+                    Ok(Where::Here) => match shared.fold(run).await {
+                        Err(Error::Unavailable(_)) => {}
+                        Ok((_, state)) => break Found::State(Box::new(state)),
+                        Err(error) => break Found::Not(error),
+                    },
+                    Ok(Where::There(owner)) => break Found::There(owner),
+                    Ok(Where::Unknown) | Err(Error::Unavailable(_)) => {}
+                    Err(error) => break Found::Not(error),
                 }
+                drop(permit);
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(limits::STORE_RETRY_MAX);
             };
             // With the loop gone nobody needs the run.
-            drop(loads.send(Loaded { run, state }).await);
+            drop(loads.send(Loaded { run, found }).await);
         });
     }
 
-    fn loaded(&mut self, Loaded { run, state }: Loaded) {
+    fn loaded(&mut self, Loaded { run, found }: Loaded) {
         let Some(slot) = self.slots.get_mut(&run) else { return };
-        match state {
-            Ok(state) => {
+        if !matches!(slot.phase, Phase::Loading) {
+            return;
+        }
+        match found {
+            Found::State(state) => {
                 if std::mem::take(&mut slot.unsure) && state.phase() == engine::Phase::Ended {
                     // It was written that the run ended, and nobody was told.
                     self.shared.wake(run, state.version());
@@ -360,7 +424,8 @@ impl WritePath {
                 slot.phase = Phase::Idle(state);
                 self.pump(run);
             }
-            Err(error) => {
+            Found::There(owner) => self.hand_over(run, owner),
+            Found::Not(error) => {
                 let starts = match error {
                     Error::NotFound(_) => slot::split_at_start(&mut slot.queue),
                     _ => Vec::new(),
@@ -376,7 +441,7 @@ impl WritePath {
     }
 
     /// Decides what waits for a run, unless a transition of it is in the commit.
-    fn pump(&mut self, run: RunId) {
+    pub(super) fn pump(&mut self, run: RunId) {
         let Some(slot) = self.slots.get_mut(&run) else { return };
         if self.stopping || slot.queue.is_empty() {
             self.let_go_if_over(run);
@@ -386,7 +451,8 @@ impl WritePath {
             Phase::Idle(state) => {
                 let shared = &self.shared;
                 let now = shared.clock.now();
-                let decided = slot::decide(state, &mut slot.queue, now, shared.owner, shared.epoch);
+                let Identity { owner, epoch } = shared.identity();
+                let decided = slot::decide(state, &mut slot.queue, now, owner, epoch);
                 self.decided(run, decided);
             }
             other => slot.phase = other,
@@ -434,17 +500,19 @@ impl WritePath {
             Ok(Outcome::Committed) => self.durable(run, *flight),
             Ok(Outcome::Conflict) => {
                 let first = flight.replies.iter().any(|reply| matches!(reply, Reply::Started(_)));
-                for reply in flight.askers() {
-                    match reply {
-                        Reply::Started(to) => drop(to.send(Ok(Started::Before(run)))),
-                        other => other.refuse(lost()),
+                if first {
+                    for reply in flight.askers() {
+                        match reply {
+                            Reply::Started(_) => reply.done_before(run),
+                            other => other.refuse(lost()),
+                        }
                     }
+                    return self.drop_slot(run, &lost());
                 }
-                if !first {
-                    tracing::warn!(%run, "another process has taken the run over");
-                    self.shared.dispatcher.forget_run(run);
-                }
-                self.drop_slot(run, &lost());
+                tracing::warn!(%run, "another process has written to the run; it is read again");
+                slot.unsure = true;
+                refuse_all(flight.askers(), &lost());
+                self.load(run);
             }
             Ok(Outcome::DuplicateRequest { run_id, body_hash }) => {
                 self.started_before(*flight, run_id.unwrap_or(run), body_hash);
@@ -557,13 +625,48 @@ impl WritePath {
         self.drop_slot(run, error);
     }
 
+    /// Another has the run: what waits for it is passed on, what was done for it is forgotten.
+    fn hand_over(&mut self, run: RunId, owner: OwnerId) {
+        let Some(slot) = self.remove_slot(run) else { return };
+        self.shared.dispatcher.forget_run(run);
+        for envelope in slot.queue {
+            match envelope.reply {
+                Reply::Passed(_) => envelope.reply.refuse(Error::Elsewhere(run)),
+                _ => self.runs.pass_on(envelope, owner),
+            }
+        }
+    }
+
+    /// All runs are another's.
+    fn lose_all(&mut self, done: oneshot::Sender<()>) {
+        let runs: Vec<RunId> = self.slots.keys().copied().collect();
+        for run in runs {
+            if let Some(Slot { phase: Phase::Committing(flight), .. }) = self.slots.get_mut(&run) {
+                refuse_all(flight.askers(), &lost());
+            }
+            self.drop_slot(run, &lost());
+        }
+        lock(&self.shared.stuck).clear();
+        self.losing = Some(done);
+    }
+
+    /// Outcomes of before must not be taken for those of runs that come back.
+    fn lost_if_settled(&mut self) {
+        if self.in_commit == 0
+            && let Some(done) = self.losing.take()
+        {
+            // Whoever waited may be gone.
+            let _ = done.send(());
+        }
+    }
+
     fn drop_slot(&mut self, run: RunId, error: &Error) {
         if let Some(slot) = self.remove_slot(run) {
             refuse_all(slot.queue.into_iter().map(|envelope| envelope.reply), error);
         }
     }
 
-    fn remove_slot(&mut self, run: RunId) -> Option<Slot> {
+    pub(super) fn remove_slot(&mut self, run: RunId) -> Option<Slot> {
         let slot = self.slots.remove(&run)?;
         self.shared.keys.forget_run(run);
         if let Some(at) = slot.timer {
@@ -599,21 +702,6 @@ impl WritePath {
         let duration = state.ended_at().unwrap_or_default().since(state.started_at()).as_secs_f64();
         self.telemetry.duration.record(duration);
     }
-}
-
-/// Makes this process the owner of a run and reads it.
-async fn take_over(shared: &Shared, run: RunId) -> Result<Box<State>, Error> {
-    let at = shared.clock.now().0;
-    let adopted = shared.store.adopt(run, shared.owner, at).await;
-    match adopted {
-        Ok(Some(_)) => {}
-        Ok(None) => return Err(Error::NotFound(run)),
-        Err(error) => {
-            tracing::warn!(%run, %error, "a run cannot be taken over just now");
-            return Err(Error::Unavailable("the store cannot be reached".to_owned()));
-        }
-    }
-    shared.fold(run).await.map(|(_, state)| Box::new(state))
 }
 
 fn lost() -> Error {

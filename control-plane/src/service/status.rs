@@ -249,7 +249,7 @@ impl From<runs::Error> for Refusal {
             runs::Error::RequestIdReused(_) => Self::new(Reason::RequestIdReused, message)
                 .violation("request_id", "take a new id for another request"),
             runs::Error::Overloaded(_) => Self::overloaded(message),
-            runs::Error::Unavailable(_) => Self::unavailable(message),
+            runs::Error::Unavailable(_) | runs::Error::Elsewhere(_) => Self::unavailable(message),
             runs::Error::Stuck(run, _) => Self::new(Reason::RunState, message).precondition(
                 "STUCK",
                 &run.to_string(),

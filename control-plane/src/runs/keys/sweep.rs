@@ -115,7 +115,7 @@ impl Keeper {
                 let (run, owner) = (standing.run_id, standing.owner);
                 let told = if standing.ended {
                     Standing::Over
-                } else if owner == Some(self.runs.shared.owner)
+                } else if owner == Some(self.runs.shared.owner())
                     && !lock(&self.runs.shared.stuck).contains_key(&run)
                 {
                     Standing::Ours

@@ -45,7 +45,7 @@ impl Row {
 
 fn holder(n: u64) -> Holder {
     let run = RunId::at_instant(Instant(1), &n.to_string());
-    Holder { run, instance: (n % 2 == 0).then_some(InstanceId(7)) }
+    Holder { run, instance: n.is_multiple_of(2).then_some(InstanceId(7)) }
 }
 
 fn wanted(limit: u32, on_conflict: OnConflict) -> Acquire {

@@ -1,0 +1,152 @@
+//! Takes in runs that this process became the owner of, many at once: read together, each then
+//! appends its adoption and goes on.
+
+use std::sync::Arc;
+
+use engine::{RunId, State};
+use store::{JournalRow, OwnerId, Parking, RunRow};
+use tokio::sync::oneshot;
+
+use super::slot::{Ask, Envelope, Reply};
+use super::{Runs, fold};
+use crate::limits;
+
+/// Who this process is to the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The owner of its runs.
+    pub owner: OwnerId,
+    /// The epoch of its leases.
+    pub epoch: u64,
+}
+
+/// What the write path is told about itself.
+#[derive(Debug)]
+pub(super) enum Control {
+    /// All runs are another's: they are forgotten, and so is what was asked of them. Answered
+    /// once nothing of them is in the commit.
+    LoseAll(oneshot::Sender<()>),
+}
+
+impl Runs {
+    /// Takes in runs whose rows already name this process as their owner; gives how many.
+    /// Those with events that this program does not know are left to `from`.
+    ///
+    /// # Errors
+    /// When the store cannot be read; who asks again loses nothing.
+    pub async fn take_in(
+        &self,
+        rows: Vec<RunRow>,
+        from: Option<OwnerId>,
+    ) -> Result<usize, store::Error> {
+        let (mut taken, mut rest) = (0, rows.as_slice());
+        while !rest.is_empty() {
+            let count = at_once(rest);
+            let (some, others) = rest.split_at(count);
+            rest = others;
+            taken += self.take_in_some(some, from).await?;
+        }
+        Ok(taken)
+    }
+
+    async fn take_in_some(
+        &self,
+        rows: &[RunRow],
+        from: Option<OwnerId>,
+    ) -> Result<usize, store::Error> {
+        let ids: Vec<RunId> = rows.iter().map(|row| row.run_id).collect();
+        let folded = self.shared.store.fold_many(&ids).await?;
+        let (mut taken, mut missing) = (0, ids);
+        for (row, journal) in folded {
+            missing.retain(|run| *run != row.run_id);
+            if let Some(kind) = unknown(&journal) {
+                self.leave(&row, kind, from).await?;
+                continue;
+            }
+            let ask = match self.state(&row, &journal).await {
+                Some(state) => Ask::TakeIn(Box::new(state)),
+                // Alone it is told what is wrong with it.
+                None => Ask::Adopt,
+            };
+            taken += 1;
+            self.put(row.run_id, ask).await;
+        }
+        for run in missing {
+            self.put(run, Ask::Adopt).await;
+            taken += 1;
+        }
+        Ok(taken)
+    }
+
+    async fn state(&self, row: &RunRow, journal: &[JournalRow]) -> Option<State> {
+        let graph = self.shared.definitions.graph(row.definition_hash).await.ok()?;
+        fold(row.run_id, Arc::clone(&graph), journal).ok()
+    }
+
+    async fn put(&self, run: RunId, ask: Ask) {
+        // With the mailbox closed the process is about to end.
+        drop(self.inbox.send(Envelope { run, ask, reply: Reply::Nobody }).await);
+    }
+
+    /// Leaves a run to replicas that know its events.
+    async fn leave(
+        &self,
+        row: &RunRow,
+        kind: i16,
+        from: Option<OwnerId>,
+    ) -> Result<(), store::Error> {
+        let (run, store) = (row.run_id, &self.shared.store);
+        tracing::warn!(%run, kind, "the run has events of a newer version and is left alone");
+        let me = self.shared.owner();
+        match from {
+            Some(from) => {
+                let at = self.shared.clock.now().0;
+                store.take_over(run, Some(me), from, at).await?;
+            }
+            None => {
+                let parking = Parking { run, version: row.version, wake_at: None };
+                store.park(me, &[parking]).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Who this process is to the store.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.shared.identity()
+    }
+
+    /// Forgets all runs: they are another's. Returns once nothing of them is in the commit; the
+    /// runs to come are owned as `next`.
+    pub async fn lose_all(&self) {
+        let (done, lost) = oneshot::channel();
+        if self.controls.send(Control::LoseAll(done)).await.is_ok() {
+            // With the write path gone there is nothing to lose.
+            drop(lost.await);
+        }
+    }
+
+    /// From now on this process is another owner.
+    pub fn become_owner(&self, identity: Identity) {
+        *super::lock(&self.shared.identity) = identity;
+    }
+}
+
+/// How many of these runs are read at once: as many as have not too many events together.
+fn at_once(rows: &[RunRow]) -> usize {
+    let mut events = 0_i64;
+    let fitting = rows.iter().take(limits::TAKE_IN_RUNS).take_while(|row| {
+        events = events.saturating_add(row.version);
+        events <= limits::TAKE_IN_EVENTS
+    });
+    fitting.count().max(1)
+}
+
+/// A kind of event that this program does not know.
+fn unknown(journal: &[JournalRow]) -> Option<i16> {
+    journal
+        .iter()
+        .map(|row| row.kind)
+        .find(|kind| !engine::Event::KINDS.iter().any(|(known, _)| known == kind))
+}

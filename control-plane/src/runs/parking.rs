@@ -1,0 +1,193 @@
+//! Runs that only wait cost nothing but their rows: after a while they are left to nobody, and
+//! taken up again when their time comes or somebody asks something of them.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use engine::{Instant, RunId};
+use store::Parking;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::slot::{Phase, Slot};
+use super::write_path::WritePath;
+use super::{Runs, lock};
+use crate::clock::until;
+use crate::limits;
+
+/// When the first parked run wakes, as far as this process knows.
+#[derive(Debug, Default)]
+pub(crate) struct Wake {
+    next: Mutex<Option<Instant>>,
+    sooner: Notify,
+}
+
+impl Wake {
+    /// Some run wakes then.
+    pub(crate) fn at(&self, at: Instant) {
+        let mut next = lock(&self.next);
+        if next.is_none_or(|next| at < next) {
+            *next = Some(at);
+            self.sooner.notify_one();
+        }
+    }
+}
+
+/// Runs that were to be parked, and those that were.
+pub(super) struct Parked {
+    asked: Vec<Parking>,
+    done: HashSet<RunId>,
+}
+
+/// When to look for runs that only wait.
+pub(super) struct Parker {
+    after: Option<Duration>,
+    looks: Option<Interval>,
+    parked: mpsc::Sender<Parked>,
+}
+
+impl Parker {
+    pub(super) fn new(after: Option<Duration>, parked: mpsc::Sender<Parked>) -> Self {
+        let looks = after.map(|after| {
+            let every = after.clamp(limits::PARK_LOOK_MIN, limits::PARK_LOOK_MAX);
+            let mut looks = tokio::time::interval(every);
+            looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            looks
+        });
+        Self { after, looks, parked }
+    }
+
+    /// Returns when it is time to look.
+    pub(super) async fn due(&mut self) {
+        match &mut self.looks {
+            Some(looks) => drop(looks.tick().await),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl WritePath {
+    /// Begins to park runs that have only waited for long enough.
+    pub(super) fn park(&mut self) {
+        let Some(after) = self.parking.after else { return };
+        let Ok(room) = self.parking.parked.clone().try_reserve_owned() else { return };
+        let now = self.shared.clock.now();
+        let mut asked = Vec::new();
+        for (run, slot) in &mut self.slots {
+            if asked.len() >= limits::PARK_AT_ONCE {
+                break;
+            }
+            if let Some(parking) = parking(*run, slot, now, after) {
+                asked.push(parking);
+                let phase = std::mem::replace(&mut slot.phase, Phase::Loading);
+                slot.phase = match phase {
+                    Phase::Idle(state) => Phase::Parking(state),
+                    other => other,
+                };
+            }
+        }
+        if asked.is_empty() {
+            return;
+        }
+        if asked.len() >= limits::PARK_AT_ONCE
+            && let Some(looks) = &mut self.parking.looks
+        {
+            looks.reset_immediately();
+        }
+        let shared = std::sync::Arc::clone(&self.shared);
+        tokio::spawn(async move {
+            let done = shared.store.park(shared.owner(), &asked).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "runs that only wait cannot be parked just now");
+                Vec::new()
+            });
+            let done = done.into_iter().collect();
+            room.send(Parked { asked, done });
+        });
+    }
+
+    /// Lets go of those that are parked; the others go on.
+    pub(super) fn parked(&mut self, Parked { asked, done }: Parked) {
+        for Parking { run, wake_at, .. } in asked {
+            let Some(slot) = self.slots.get_mut(&run) else { continue };
+            if !matches!(slot.phase, Phase::Parking(_)) {
+                continue;
+            }
+            let parked = done.contains(&run);
+            if let (true, Some(at)) = (parked, wake_at) {
+                self.shared.wake.at(Instant(at));
+            }
+            if parked && slot.queue.is_empty() {
+                self.remove_slot(run);
+                self.shared.dispatcher.forget_run(run);
+                continue;
+            }
+            let phase = std::mem::replace(&mut slot.phase, Phase::Loading);
+            if parked {
+                // Something came meanwhile: it is taken up again at once.
+                self.load(run);
+            } else if let Phase::Parking(state) = phase {
+                slot.phase = Phase::Idle(state);
+                self.pump(run);
+            }
+        }
+    }
+}
+
+/// How a run is parked, if it is to be.
+fn parking(run: RunId, slot: &Slot, now: Instant, after: Duration) -> Option<Parking> {
+    let Phase::Idle(state) = &slot.phase else { return None };
+    let wake_at = state.next_wakeup();
+    let far = wake_at.is_none_or(|at| at > now.after(after));
+    let quiet = slot.queue.is_empty() && state.only_waits() && now.since(state.last_at()) >= after;
+    (quiet && far).then(|| {
+        let version = state.version();
+        Parking { run, version, wake_at: wake_at.map(|at| at.0) }
+    })
+}
+
+impl Runs {
+    /// Somebody says that a parked run wakes then.
+    pub fn wakes_at(&self, at: Instant) {
+        self.shared.wake.at(at);
+    }
+
+    /// Takes up parked runs when their time comes, until `shutdown`.
+    pub async fn wake_parked(&self, shutdown: CancellationToken) {
+        let wake = &self.shared.wake;
+        let mut look = true;
+        loop {
+            if look {
+                match self.wake_due().await {
+                    Ok(next) => *lock(&wake.next) = next,
+                    Err(error) => {
+                        tracing::warn!(%error, "parked runs cannot be taken up just now");
+                        let soon = self.shared.clock.now().after(limits::STORE_RETRY_MAX);
+                        *lock(&wake.next) = Some(soon);
+                    }
+                }
+            }
+            let next = *lock(&wake.next);
+            let pause = next.map(|at| until(&*self.shared.clock, at));
+            look = tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = wake.sooner.notified() => false,
+                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => true,
+            };
+        }
+    }
+
+    /// Takes up those that are due, and says when the next one is.
+    async fn wake_due(&self) -> Result<Option<Instant>, store::Error> {
+        let shared = &self.shared;
+        loop {
+            let now = shared.clock.now().0;
+            let due = shared.store.wake_due(shared.owner(), now, limits::ADOPTION_PAGE).await?;
+            if due.is_empty() {
+                return Ok(shared.store.next_wake().await?.map(Instant));
+            }
+            self.take_in(due, None).await?;
+        }
+    }
+}
