@@ -1,11 +1,52 @@
 //! Where new ids come from: the clock and randomness. Everything that is derived from something
 //! else is derived by the engine.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use engine::{Instant, RunId};
 use rand::RngExt as _;
 use uuid::Uuid;
 
 use crate::clock::Clock;
+
+/// Where randomness comes from that decides when something happens, so that a test can decide it.
+#[derive(Clone, Debug, Default)]
+pub enum Randomness {
+    /// From the system.
+    #[default]
+    System,
+    /// From a seed: the same draws give the same numbers.
+    Seeded(Arc<AtomicU64>),
+}
+
+impl Randomness {
+    /// Numbers that a seed decides.
+    #[must_use]
+    pub fn seeded(seed: u64) -> Self {
+        Self::Seeded(Arc::new(AtomicU64::new(seed)))
+    }
+
+    /// A number from 0 to below 1.
+    pub(crate) fn share(&self) -> f64 {
+        let bits = match self {
+            Self::System => u64::from_le_bytes(random()),
+            Self::Seeded(state) => splitmix(state.fetch_add(SPLITMIX_STEP, Ordering::Relaxed)),
+        };
+        #[expect(clippy::cast_precision_loss, reason = "53 bits are what a float keeps")]
+        let share = (bits >> 11) as f64 / (1_u64 << 53) as f64;
+        share
+    }
+}
+
+const SPLITMIX_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+fn splitmix(state: u64) -> u64 {
+    let mut mixed = state.wrapping_add(SPLITMIX_STEP);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
 
 /// A new run's id: a UUID of version 7 with the clock's time in front.
 pub(crate) fn run_id(clock: &dyn Clock) -> RunId {
@@ -47,6 +88,17 @@ fn rng() -> rand::rngs::ThreadRng {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_seed_decides_the_numbers() {
+        let draws = |randomness: &Randomness| [randomness.share(), randomness.share()];
+        let [one, same, other] = [1, 1, 2].map(|seed| draws(&Randomness::seeded(seed)));
+        assert_eq!(one, same);
+        assert_ne!(one, other);
+        assert_ne!(one[0], one[1]);
+        let shares = [one, other, draws(&Randomness::System)].concat();
+        assert!(shares.iter().all(|share| (0.0..1.0).contains(share)), "{shares:?}");
+    }
 
     #[test]
     fn ids_of_runs_sort_by_time_and_are_of_version_7() {

@@ -8,7 +8,7 @@ pub mod data_dir;
 pub mod definitions;
 pub mod dispatch;
 mod hash;
-mod ids;
+pub mod ids;
 pub mod lease;
 pub mod limits;
 pub mod replicas;

@@ -5,11 +5,32 @@ use std::sync::Arc;
 use contracts::v1::agent_service_client::AgentServiceClient;
 use contracts::v1::dead_letter_service_client::DeadLetterServiceClient;
 use contracts::v1::orchestrator_service_client::OrchestratorServiceClient;
+use contracts::v1::{ConnectRequest, Register};
+use futures::Stream;
 use tonic::transport::Channel;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::control_plane::{ControlPlane, Error};
+use crate::dispatch::{Dispatcher, SessionStream};
+
+/// Connects an agent without a transport: what it sends comes from `frames`, what it is sent is
+/// the stream.
+///
+/// # Errors
+/// With what is wrong with the registration.
+pub fn connect<S>(
+    dispatcher: &Dispatcher,
+    register: Register,
+    frames: S,
+) -> Result<SessionStream, String>
+where
+    S: Stream<Item = Result<ConnectRequest, tonic::Status>> + Send + Unpin + 'static,
+{
+    let stream = dispatcher.connect(register).map_err(|fault| format!("{fault:?}"))?;
+    tokio::spawn(stream.inbox().run(frames));
+    Ok(stream)
+}
 
 /// A control plane that is gone with its folder when the test is over.
 #[derive(Debug)]

@@ -52,6 +52,7 @@ pub(crate) use poll::ReportFault;
 pub use stream::SessionStream;
 
 use crate::clock::{Clock, until};
+use crate::ids::Randomness;
 use crate::lease::Lease;
 use crate::limits;
 pub(crate) use matcher::AgentView;
@@ -68,6 +69,8 @@ pub struct Config {
     pub weights: BTreeMap<String, u32>,
     /// While it does not hold, no task is given out, let begin or stopped.
     pub lease: Lease,
+    /// By how much the lives of streams differ.
+    pub randomness: Randomness,
 }
 
 /// The way to dispatch. Cheap to clone.
@@ -79,6 +82,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     clocks: Clocks,
     lease: Lease,
+    randomness: Randomness,
     /// How many tasks wait, to be read without the lock.
     waiting: AtomicUsize,
     /// The other replicas, once agents are shared with them.
@@ -119,6 +123,7 @@ impl Dispatcher {
             clock,
             clocks: config.clocks,
             lease: config.lease,
+            randomness: config.randomness,
             waiting: AtomicUsize::new(0),
             neighbours: OnceLock::new(),
             alone: AtomicBool::new(true),
@@ -147,9 +152,10 @@ impl Dispatcher {
             };
             let nap = until(&*self.0.clock, next).min(LONGEST_NAP);
             tokio::select! {
-                () = tokio::time::sleep(nap) => {}
-                () = self.0.alarm.notified() => {}
+                biased;
                 () = shutdown.cancelled() => return,
+                () = self.0.alarm.notified() => {}
+                () = tokio::time::sleep(nap) => {}
             }
             self.with(Matcher::tick);
         }
@@ -287,7 +293,7 @@ impl Dispatcher {
         register: contracts::v1::Register,
     ) -> Result<SessionStream, RegisterFault> {
         let registration = card::check(register).map_err(RegisterFault::Invalid)?;
-        let life = self.0.clocks.stream_life(rand::random::<f64>());
+        let life = self.0.clocks.stream_life(self.0.randomness.share());
         let session = self
             .with(|matcher| matcher.register(registration, new_token(), life, false))
             .map_err(RegisterFault::from)?;

@@ -52,8 +52,9 @@ impl SessionInbox {
     {
         loop {
             let next = tokio::select! {
-                next = futures::StreamExt::next(&mut frames) => next,
+                biased;
                 () = self.ended.cancelled() => break,
+                next = futures::StreamExt::next(&mut frames) => next,
             };
             match next {
                 Some(Ok(request)) => {

@@ -253,7 +253,7 @@ impl Matcher {
 
     /// Asks all agents to connect elsewhere: this control plane stops.
     pub(crate) fn rebalance_all(&mut self) {
-        let ids: Vec<AgentId> = self.registry.agents.keys().copied().collect();
+        let ids: Vec<AgentId> = self.registry.by_name.values().copied().collect();
         let within = self.clocks.rebalance_within;
         for id in ids {
             let session = self.registry.get_mut(id).and_then(|agent| agent.session.as_mut());

@@ -185,8 +185,9 @@ impl Keeper {
             batch.extend(self.due());
             let carried = self.carry_out(std::mem::take(&mut batch));
             tokio::select! {
-                () = carried => {}
+                biased;
                 () = shutdown.cancelled() => return,
+                () = carried => {}
             }
         }
     }
