@@ -349,12 +349,16 @@ fn commit_of(
         summary: summary(state),
         wake_at: state.next_wakeup().map(|at| at.0),
     };
+    let dead_letters = dead_letters(state, events, now);
+    let mut remove_dead_letters = retried(state, events);
+    // One that is there already stays as it is.
+    remove_dead_letters.retain(|id| dead_letters.iter().all(|letter| letter.id != *id));
     Ok(Commit {
         run: state.id(),
         expected_version: before,
         row,
-        dead_letters: dead_letters(state, events, now),
-        remove_dead_letters: retried(state, events),
+        dead_letters,
+        remove_dead_letters,
         events: rows,
         request,
         blobs: Vec::new(),
@@ -397,9 +401,12 @@ fn as_json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("texts and numbers under texts can always be written")
 }
 
-/// Actions whose attempts are used up, where that stops the run.
+/// Actions whose attempts are used up, where that stops the run; those from before the run was
+/// taken up again are none any more.
 fn dead_letters(state: &State, events: &[Event], now: Instant) -> Vec<DeadLetterRow> {
     let mut letters = Vec::new();
+    let retried = events.iter().rposition(|event| matches!(event, Event::RunRetried { .. }));
+    let events = &events[retried.map_or(0, |at| at + 1)..];
     for event in events {
         let Event::StepFailed { n, step, error, stops, by } = event else { continue };
         let Some(action) = state.action_of(*n) else { continue };
