@@ -6,8 +6,10 @@ SHELL := /bin/bash
 CARGO ?= cargo
 EXAMPLE ?= examples/project-build.yml
 FUZZ_ITERATIONS ?= 50000
+START ?= 1
+SEEDS ?= 20000
 
-.PHONY: help build run up test test-long lint fmt clippy buf tidy verify deny fuzz bench bench-quick bench-binaries clean check-tools
+.PHONY: help build run up test test-long lint fmt clippy buf tidy verify deny fuzz simulate bench bench-quick bench-binaries clean check-tools
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/:.*?## /\t/' | expand -t 12
@@ -67,6 +69,10 @@ bench: bench-binaries ## All figures with their limits, some ten minutes; writes
 
 bench-quick: bench-binaries ## The same, fewer and shorter, within two minutes
 	target/release/bench all --quick
+
+simulate: check-tools ## Lives SEEDS simulated lives from seed START on; START=n SEEDS=1 lives one again
+	SIMULATION_START=$(START) SIMULATION_SEEDS=$(SEEDS) \
+		$(CARGO) test --release --package control-plane --test simulation -- --nocapture
 
 deny: ## Checks licences and advisories of the dependencies
 	$(CARGO) deny check
