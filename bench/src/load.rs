@@ -97,7 +97,7 @@ impl OneStream {
         let share = self.share as usize;
         // Never full: there are as many places as runs at a time, and the setup.
         let (frames, requests) = mpsc::channel(share + 1);
-        frames.send(setup(&self.load)).await?;
+        frames.send(setup(self.load.workload)).await?;
         let answers = client.start_runs(ReceiverStream::new(requests)).await?.into_inner();
         let mut running = Running {
             load: &self.load,
@@ -199,12 +199,12 @@ impl Running<'_> {
 }
 
 /// What all runs of a stream have in common.
-fn setup(load: &Load) -> StartRunsRequest {
-    let yaml = load.workload.yaml();
+pub(crate) fn setup(workload: Workload) -> StartRunsRequest {
+    let yaml = workload.yaml();
     let definition = v1::Definition { yaml, file: "bench.yml".to_owned(), ..Default::default() };
     let setup = StartRunsSetup {
         source: Some(Source::Definition(definition)),
-        require_agents: load.workload.steps() > 0,
+        require_agents: workload.steps() > 0,
         await_end: true,
         ..Default::default()
     };

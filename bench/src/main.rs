@@ -6,6 +6,7 @@
 //! - `measure`: one measurement; `journal` and `statistics`: what it is made of;
 //! - `limit`: the bare commit statement; `wire`: the bare stream; `compare`: both in turns;
 //! - `suite`: all of it, as `make bench` has it; `parts`: figures that are no throughput;
+//! - `open_loop`: runs at a fixed rate; `soak`: over hours; `economy`: idle, waiting, overloaded;
 //! - `report`, `chart`: tables, the summary, the picture.
 //!
 //! It must not use anything of the server but its port: what is measured is what users get.
@@ -13,13 +14,16 @@
 
 mod chart;
 mod compare;
+mod economy;
 mod host;
 mod journal;
 mod limit;
 mod load;
 mod measure;
+mod open_loop;
 mod parts;
 mod report;
+mod soak;
 mod statistics;
 mod suite;
 mod wire;
@@ -59,6 +63,12 @@ enum Verb {
     /// Take all measurements; writes summary, chart and tables into a folder
     #[command(after_help = "Example:\n  bench all --quick")]
     All(SuiteArgs),
+    /// Keep a steady load up for long; fails when memory or latency grows
+    #[command(after_help = "Example:\n  bench soak --minutes 60")]
+    Soak(SoakArgs),
+    /// What is used when little happens, and what happens when too much is asked
+    #[command(after_help = "Example:\n  bench economy --store postgres")]
+    Economy(EconomyArgs),
     /// Be an agent of no-op steps until SIGTERM
     #[command(hide = true)]
     Agent(AgentArgs),
@@ -113,6 +123,37 @@ pub(crate) struct SuiteArgs {
     pub(crate) store: Option<Kind>,
 }
 
+/// A steady load.
+#[derive(Args, Debug)]
+pub(crate) struct SoakArgs {
+    /// For how long
+    #[arg(long, env = "SOAK_MINUTES", default_value_t = 60.0)]
+    pub(crate) minutes: f64,
+    /// How many chains of five steps are started each second
+    #[arg(long, default_value_t = 200.0)]
+    pub(crate) runs_per_second: f64,
+    /// Which store
+    #[arg(long, value_enum, default_value = "postgres")]
+    pub(crate) store: Kind,
+}
+
+/// What is used when little happens.
+#[derive(Args, Debug)]
+pub(crate) struct EconomyArgs {
+    /// Leave the databases out that are not named
+    #[arg(long, value_enum)]
+    pub(crate) store: Option<Kind>,
+    /// How long each state is looked at
+    #[arg(long, default_value_t = 30.0)]
+    pub(crate) seconds: f64,
+    /// How many idle agents
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) agents: usize,
+    /// How many runs that wait
+    #[arg(long, default_value_t = 100_000)]
+    pub(crate) runs: usize,
+}
+
 /// Who the agent is.
 #[derive(Args, Debug)]
 struct AgentArgs {
@@ -142,6 +183,14 @@ fn main() -> anyhow::Result<()> {
         Verb::All(args) => {
             let binary = server::binary(arguments.orchestrator)?;
             two_threads()?.block_on(suite::run(&binary, &args))
+        }
+        Verb::Soak(args) => {
+            let binary = server::binary(arguments.orchestrator)?;
+            two_threads()?.block_on(soak::run(&binary, &args))
+        }
+        Verb::Economy(args) => {
+            let binary = server::binary(arguments.orchestrator)?;
+            two_threads()?.block_on(economy::run(&binary, &args))
         }
     }
 }
