@@ -42,7 +42,6 @@ pub use clocks::Clocks;
 pub use figures::ActionFigures;
 pub use lease::LeaseToken;
 pub use lending::Replica;
-pub use lending::link::{Neighbour, Neighbours};
 pub use matcher::{Counts, Offer, Progress, WaitingReason};
 pub use report::{Answer, Emitted, Report, ReportAck, ReportSink, TaskUpdate, UpdateKind, Usage};
 
@@ -55,6 +54,7 @@ use crate::clock::{Clock, until};
 use crate::ids::Randomness;
 use crate::lease::Lease;
 use crate::limits;
+use crate::replicas::Peers;
 pub(crate) use matcher::AgentView;
 use matcher::{Effects, Matcher, Refusal};
 use report::Subject;
@@ -86,7 +86,7 @@ struct Inner {
     /// How many tasks wait, to be read without the lock.
     waiting: AtomicUsize,
     /// The other replicas, once agents are shared with them.
-    neighbours: OnceLock<Arc<dyn Neighbours>>,
+    peers: OnceLock<Peers>,
     /// No other replica borrows, to be read without the lock.
     alone: AtomicBool,
     sink: OnceLock<Arc<dyn ReportSink>>,
@@ -125,7 +125,7 @@ impl Dispatcher {
             lease: config.lease,
             randomness: config.randomness,
             waiting: AtomicUsize::new(0),
-            neighbours: OnceLock::new(),
+            peers: OnceLock::new(),
             alone: AtomicBool::new(true),
             sink: OnceLock::new(),
             updates: updates::Updates::default(),
@@ -262,20 +262,21 @@ impl Dispatcher {
 
     /// Known agents by type and instance, from behind `after` on.
     pub(crate) fn agents(&self, after: Option<(&str, &str)>, limit: usize) -> Vec<AgentView> {
-        self.with(|matcher| matcher.agents(after, limit))
+        self.with_place(self.with(|matcher| matcher.agents(after, limit)))
     }
 
     /// The agents that go by this name: `type/instance`, a type or an alias.
     pub(crate) fn find(&self, name: &str) -> Vec<AgentView> {
-        self.with(|matcher| matcher.find(name))
+        self.with_place(self.with(|matcher| matcher.find(name)))
     }
 
     /// Lets an agent finish what it has and gives it nothing new.
     pub(crate) fn drain(&self, agent: &AgentView, reason: &str) -> Option<AgentView> {
-        self.with(|matcher| {
+        let drained = self.with(|matcher| {
             matcher.drain(agent.id, reason);
-            matcher.find(&format!("{}/{}", agent.agent_type, agent.instance)).pop()
-        })
+            matcher.find(&format!("{}/{}", agent.agent_type, agent.instance))
+        });
+        self.with_place(drained).pop()
     }
 
     /// The figures of the last `range`.
@@ -317,8 +318,16 @@ impl Dispatcher {
         self.0.lease.holds(self.0.clock.now())
     }
 
-    pub(crate) fn neighbours(&self) -> Option<&Arc<dyn Neighbours>> {
-        self.0.neighbours.get()
+    /// The other replicas, once agents are shared with them.
+    pub(crate) fn peers(&self) -> Option<&Peers> {
+        self.0.peers.get()
+    }
+
+    /// Of agents that are connected here it is said where that is, if there are other replicas.
+    fn with_place(&self, mut views: Vec<AgentView>) -> Vec<AgentView> {
+        let own = self.peers().and_then(Peers::own).map(|own| own.id);
+        views.iter_mut().for_each(|view| view.replica = view.replica.or(own));
+        views
     }
 
     pub(crate) fn clocks(&self) -> &Clocks {

@@ -7,7 +7,7 @@ use contracts::v1::lending_service_server::LendingService;
 use contracts::v1::{self, borrower_frame};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::dispatch::{Dispatcher, LinkStream, Neighbour};
+use crate::dispatch::{Dispatcher, LinkStream, Replica};
 use crate::limits;
 
 /// Serves `LendingService`.
@@ -32,26 +32,24 @@ impl LendingService for LendingApi {
         &self,
         request: Request<Streaming<v1::LendRequest>>,
     ) -> Result<Response<Self::LendStream>, Status> {
-        let neighbours = self.dispatcher.neighbours();
-        let neighbours = neighbours
-            .ok_or_else(|| Status::failed_precondition("this replica is the only one"))?;
-        neighbours.admit(request.metadata()).map_err(|status| *status)?;
-        let live = neighbours.live();
+        let peers = self.dispatcher.peers();
+        let peers =
+            peers.ok_or_else(|| Status::failed_precondition("this replica is the only one"))?;
+        peers.admit(request.metadata()).map_err(|status| *status)?;
         let mut frames = request.into_inner();
-        let borrower = first_frame(&mut frames).await?;
-        let is_live = live.borrow().contains(&borrower);
-        if !is_live {
+        let (borrower, epoch) = first_frame(&mut frames).await?;
+        if !peers.is_live(borrower) {
             // It may have come a moment ago, and comes again.
-            let what = format!("no live replica {} is known here yet", borrower.id);
+            let what = format!("no live replica {borrower} is known here yet");
             return Err(Status::unavailable(what));
         }
-        let stream = self.dispatcher.lend_to(borrower);
+        let stream = self.dispatcher.lend_to(borrower, epoch);
         tokio::spawn(stream.inbox().run(frames));
         Ok(Response::new(stream))
     }
 }
 
-async fn first_frame(frames: &mut Streaming<v1::LendRequest>) -> Result<Neighbour, Status> {
+async fn first_frame(frames: &mut Streaming<v1::LendRequest>) -> Result<(Replica, u64), Status> {
     let first = tokio::time::timeout(limits::REGISTER_WAIT_MAX, frames.message()).await;
     let Ok(first) = first else {
         return Err(Status::invalid_argument("no frame came in time"));
@@ -62,5 +60,5 @@ async fn first_frame(frames: &mut Streaming<v1::LendRequest>) -> Result<Neighbou
     };
     let id = borrower.replica_id.parse();
     let id = id.map_err(|_| Status::invalid_argument("`replica_id` is not the id of a replica"))?;
-    Ok(Neighbour { id: store::OwnerId(id), epoch: borrower.epoch })
+    Ok((store::OwnerId(id), borrower.epoch))
 }

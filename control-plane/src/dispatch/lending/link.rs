@@ -3,76 +3,41 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use contracts::v1::lending_service_client::LendingServiceClient;
 use contracts::v1::{self, borrower_frame};
 use futures::{Stream, StreamExt as _};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tonic::metadata::MetadataMap;
-use tonic::transport::Channel;
 
 use super::super::Dispatcher;
 use super::super::session::SessionId;
 use super::{LinkFrame, Replica, convert};
 use crate::limits;
-
-/// A replica, as far as lending must know it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Neighbour {
-    /// Its life.
-    pub id: Replica,
-    /// Begins the lease tokens that it gives out.
-    pub epoch: u64,
-}
-
-/// The replicas that share the database.
-pub trait Neighbours: Send + Sync + 'static {
-    /// This one; `None` while it has no place among them.
-    fn own(&self) -> Option<Neighbour>;
-
-    /// The others that live, as far as is known.
-    fn live(&self) -> watch::Receiver<Arc<[Neighbour]>>;
-
-    /// The way to one of them; `None` when it is not known.
-    fn channel(&self, replica: Replica) -> Option<Channel>;
-
-    /// Shows the other side that the request comes of one of them.
-    fn authorize(&self, metadata: &mut MetadataMap);
-
-    /// Whether a request comes of one of them.
-    ///
-    /// # Errors
-    /// With the answer to a request that does not.
-    fn admit(&self, metadata: &MetadataMap) -> Result<(), Box<Status>>;
-}
+use crate::replicas::{Peer, Peers};
 
 impl Dispatcher {
     /// Borrows agents of all other replicas, and lends them to those only that live, until
     /// `shutdown`.
-    pub async fn share(self, neighbours: Arc<dyn Neighbours>, shutdown: CancellationToken) {
+    pub async fn share(self, peers: Peers, shutdown: CancellationToken) {
         // Only the first call counts: there is one place among the replicas.
-        if self.0.neighbours.set(neighbours.clone()).is_err() {
+        if self.0.peers.set(peers.clone()).is_err() {
             return;
         }
-        let mut live = neighbours.live();
-        let mut borrowing: HashMap<Neighbour, CancellationToken> = HashMap::new();
+        let mut live = peers.live();
+        let mut borrowing: HashMap<Peer, CancellationToken> = HashMap::new();
         loop {
             let now = live.borrow_and_update().clone();
-            let gone = borrowing.extract_if(|neighbour, _| !now.contains(neighbour));
+            let gone = borrowing.extract_if(|peer, _| !now.contains(peer));
             gone.for_each(|(_, stop)| stop.cancel());
-            self.with(|matcher| {
-                matcher.lend_only_to(&now.iter().map(|it| it.id).collect::<Vec<_>>());
-                matcher.set_replica(neighbours.own().map(|own| own.id));
-            });
-            for neighbour in now.iter() {
-                borrowing.entry(*neighbour).or_insert_with(|| {
+            let ids: Vec<Replica> = now.iter().map(|peer| peer.id).collect();
+            self.with(|matcher| matcher.lend_only_to(&ids));
+            for peer in now.iter() {
+                borrowing.entry(peer.clone()).or_insert_with(|| {
                     let stop = shutdown.child_token();
-                    let borrow = borrow(self.clone(), neighbours.clone(), *neighbour, stop.clone());
+                    let borrow = borrow(self.clone(), peers.clone(), peer.id, stop.clone());
                     tokio::spawn(borrow);
                     stop
                 });
@@ -86,29 +51,24 @@ impl Dispatcher {
     }
 
     /// A replica opens its stream to borrow of this one.
-    pub(crate) fn lend_to(&self, borrower: Neighbour) -> LinkStream<v1::LendResponse> {
-        let link = self.with(|matcher| matcher.borrower_joined(borrower.id, borrower.epoch));
+    pub(crate) fn lend_to(&self, replica: Replica, epoch: u64) -> LinkStream<v1::LendResponse> {
+        let link = self.with(|matcher| matcher.borrower_joined(replica, epoch));
         let make: Make<v1::LendResponse> = |_, frames| convert::responses(frames).into();
         LinkStream::new(self.clone(), link, make)
     }
 }
 
 /// Borrows of one replica for as long as it lives.
-async fn borrow(
-    dispatcher: Dispatcher,
-    neighbours: Arc<dyn Neighbours>,
-    neighbour: Neighbour,
-    stop: CancellationToken,
-) {
+async fn borrow(dispatcher: Dispatcher, peers: Peers, replica: Replica, stop: CancellationToken) {
     let mut pause = limits::LINK_RETRY_MIN;
     loop {
         let began = dispatcher.0.clock.now();
         let borrowed = tokio::select! {
-            borrowed = borrow_once(&dispatcher, &*neighbours, neighbour) => borrowed,
+            borrowed = borrow_once(&dispatcher, &peers, replica) => borrowed,
             () = stop.cancelled() => return,
         };
         if let Err(status) = borrowed {
-            let (code, replica) = (status.code(), neighbour.id);
+            let code = status.code();
             tracing::debug!(?code, %replica, "the link to a replica broke");
         }
         if dispatcher.0.clock.now().since(began) > limits::LINK_RETRY_MAX {
@@ -128,26 +88,26 @@ fn jittered(pause: Duration) -> Duration {
 
 async fn borrow_once(
     dispatcher: &Dispatcher,
-    neighbours: &dyn Neighbours,
-    neighbour: Neighbour,
+    peers: &Peers,
+    replica: Replica,
 ) -> Result<(), Status> {
     let unknown = || Status::unavailable("the replica is not known just now");
-    let own = neighbours.own().ok_or_else(unknown)?;
-    let channel = neighbours.channel(neighbour.id).ok_or_else(unknown)?;
+    let own = peers.own().ok_or_else(unknown)?;
+    let channel = peers.channel(replica).ok_or_else(unknown)?;
     let mut client = LendingServiceClient::new(channel)
         .max_decoding_message_size(limits::LINK_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::LINK_MESSAGE_BYTES_MAX);
-    let link = dispatcher.with(|matcher| matcher.lender_joined(neighbour.id));
+    let link = dispatcher.with(|matcher| matcher.lender_joined(replica));
     let make: Make<v1::LendRequest> = |dispatcher, frames| {
         let now = dispatcher.0.clock.now();
         convert::requests(frames, dispatcher.clocks(), now).into()
     };
     let mut stream = LinkStream::new(dispatcher.clone(), link, make);
-    stream.ready.push_back(hello(own));
+    stream.ready.push_back(hello(&own));
     // When nobody reads any more what comes back, nothing is to be sent either.
     let _end = Ending { dispatcher, link };
     let mut request = tonic::Request::new(stream.map(Result::unwrap_or_default));
-    neighbours.authorize(request.metadata_mut());
+    peers.authorize(&mut request);
     let mut frames = client.lend(request).await?.into_inner();
     while let Some(response) = frames.message().await? {
         let heard = convert::from_lender(response);
@@ -170,7 +130,7 @@ impl Drop for Ending<'_> {
     }
 }
 
-fn hello(own: Neighbour) -> v1::LendRequest {
+fn hello(own: &Peer) -> v1::LendRequest {
     let borrower = v1::Borrower { replica_id: own.id.to_string(), epoch: own.epoch };
     let frame = Some(borrower_frame::Frame::Borrower(borrower));
     v1::LendRequest { frames: vec![v1::BorrowerFrame { frame }] }

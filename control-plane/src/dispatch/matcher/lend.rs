@@ -161,11 +161,6 @@ impl Matcher {
         });
     }
 
-    /// Which replica this is, to be shown with its agents.
-    pub(crate) fn set_replica(&mut self, replica: Option<Replica>) {
-        self.replica = replica;
-    }
-
     /// All links end: the runs here may be another's.
     pub(crate) fn leave_links(&mut self) {
         let links: Vec<SessionId> = self.lending.links.keys().copied().collect();

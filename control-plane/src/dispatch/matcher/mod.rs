@@ -207,8 +207,6 @@ pub(super) struct Matcher {
     claims: QuickMap<TaskKey, Claim>,
     held: QuickSet<RunId>,
     lending: Lending,
-    /// Which replica this is; `None` while it is not known.
-    replica: Option<super::lending::Replica>,
     recent: Recent,
     checkpoints: Checkpoints,
     figures: Figures,
@@ -230,7 +228,6 @@ impl Matcher {
             claims: QuickMap::default(),
             held: QuickSet::default(),
             lending: Lending::default(),
-            replica: None,
             recent: Recent::default(),
             checkpoints: Checkpoints::default(),
             figures: Figures::default(),

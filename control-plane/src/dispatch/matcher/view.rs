@@ -30,7 +30,7 @@ pub(crate) struct AgentView {
     pub(crate) succeeded: u64,
     pub(crate) failed: u64,
     pub(crate) polls: bool,
-    /// The replica that it is connected to, if that is known.
+    /// The replica that it is connected to, if it is another one.
     pub(crate) replica: Option<super::super::lending::Replica>,
 }
 
@@ -110,7 +110,7 @@ impl Matcher {
             succeeded: agent.succeeded,
             failed: agent.failed,
             polls: agent.session.as_ref().is_some_and(|session| session.polls),
-            replica: agent.lender.or(self.replica),
+            replica: agent.lender,
         }
     }
 

@@ -11,22 +11,20 @@ use contracts::v1::lending_service_server::LendingServiceServer;
 use contracts::v1::{connect_request, connect_response};
 use engine::task::{Delivery, Purpose, TaskKey, TaskOrder, TaskOutcome};
 use engine::{InstanceId, RunId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::CancellationToken;
-use tonic::metadata::MetadataMap;
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::{Endpoint, Server};
 
 use super::*;
 use crate::clock::{Clock as _, SystemClock};
-use crate::dispatch::{
-    Answer, Config, Emitted, LeaseToken, Neighbours, Replica, Report, ReportAck, ReportSink,
-};
+use crate::config::Secret;
+use crate::dispatch::{Answer, Config, Emitted, LeaseToken, Report, ReportAck, ReportSink};
+use crate::replicas::{Peer, Peers, Tcp};
 use crate::service::agent::AgentApi;
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
-const SECRET: &str = "between us";
 
 struct Sink(mpsc::UnboundedSender<(TaskKey, TaskOutcome)>);
 
@@ -43,85 +41,48 @@ impl ReportSink for Sink {
     fn emit(&self, _emitted: Emitted) {}
 }
 
-#[derive(Clone)]
-struct Place {
-    own: Neighbour,
-    live: watch::Receiver<Arc<[Neighbour]>>,
-    addresses: Arc<[(Replica, SocketAddr)]>,
-    secret: &'static str,
-}
-
-impl Neighbours for Place {
-    fn own(&self) -> Option<Neighbour> {
-        Some(self.own)
-    }
-
-    fn live(&self) -> watch::Receiver<Arc<[Neighbour]>> {
-        self.live.clone()
-    }
-
-    fn channel(&self, replica: Replica) -> Option<Channel> {
-        let (_, address) = self.addresses.iter().find(|(id, _)| *id == replica)?;
-        Some(Endpoint::from_shared(format!("http://{address}")).ok()?.connect_lazy())
-    }
-
-    fn authorize(&self, metadata: &mut MetadataMap) {
-        metadata.insert("peer-secret", self.secret.parse().unwrap());
-    }
-
-    fn admit(&self, metadata: &MetadataMap) -> Result<(), Box<Status>> {
-        let given = metadata.get("peer-secret").and_then(|value| value.to_str().ok());
-        let refused = || Box::new(Status::permission_denied("not one of us"));
-        (given == Some(SECRET)).then_some(()).ok_or_else(refused)
-    }
-}
-
 struct Node {
     dispatcher: Dispatcher,
     ended: mpsc::UnboundedReceiver<(TaskKey, TaskOutcome)>,
-    live: watch::Sender<Arc<[Neighbour]>>,
+    peers: Peers,
     stop: CancellationToken,
     address: SocketAddr,
 }
 
-fn neighbour(number: u64) -> Neighbour {
-    Neighbour { id: store::OwnerId(uuid::Uuid::from_u64_pair(1, number)), epoch: number }
+fn peer(number: u64, address: SocketAddr) -> Peer {
+    let id = store::OwnerId(uuid::Uuid::from_u64_pair(1, number));
+    Peer { id, epoch: number, address: address.to_string() }
 }
 
-/// Two replicas; the second one shows this secret.
-async fn two(secret: &'static str) -> [Node; 2] {
+/// Two replicas that know each other and have the same secret.
+async fn two() -> [Node; 2] {
     let mut listeners = Vec::new();
     for _ in 0..2 {
         listeners.push(tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap());
     }
-    let addresses: Arc<[_]> = listeners
+    let places: Vec<Peer> = listeners
         .iter()
         .zip(1..)
-        .map(|(listener, number)| (neighbour(number).id, listener.local_addr().unwrap()))
+        .map(|(listener, number)| peer(number, listener.local_addr().unwrap()))
         .collect();
     let mut nodes = Vec::new();
-    for (listener, number) in listeners.into_iter().zip(1..) {
+    for (number, listener) in listeners.into_iter().enumerate() {
         let dispatcher = Dispatcher::new(Config::default(), SystemClock::shared());
         let (sender, ended) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
         dispatcher.start(Arc::new(Sink(sender)), stop.clone());
         let address = listener.local_addr().unwrap();
+        let agents = AgentApi::new(dispatcher.clone(), stop.clone());
         let server = Server::builder()
-            .add_service(AgentServiceServer::new(AgentApi::new(dispatcher.clone(), stop.clone())))
+            .add_service(AgentServiceServer::new(agents))
             .add_service(LendingServiceServer::new(LendingApi::new(dispatcher.clone())));
         let stopped = stop.clone().cancelled_owned();
         let incoming = TcpListenerStream::new(listener);
         tokio::spawn(server.serve_with_incoming_shutdown(incoming, stopped));
-        let others = [neighbour(3 - number)];
-        let (live, watched) = watch::channel(Arc::from(others));
-        let place = Place {
-            own: neighbour(number),
-            live: watched,
-            addresses: addresses.clone(),
-            secret: if number == 2 { secret } else { SECRET },
-        };
-        tokio::spawn(dispatcher.clone().share(Arc::new(place), stop.clone()));
-        nodes.push(Node { dispatcher, ended, live, stop, address });
+        let peers = Peers::new(Some(Secret::new("between us")), Arc::new(Tcp));
+        peers.set(Some(places[number].clone()), vec![places[1 - number].clone()]);
+        tokio::spawn(dispatcher.clone().share(peers.clone(), stop.clone()));
+        nodes.push(Node { dispatcher, ended, peers, stop, address });
     }
     nodes.try_into().unwrap_or_else(|_| panic!("two"))
 }
@@ -227,7 +188,7 @@ async fn ended(node: &mut Node) -> TaskOutcome {
 
 #[tokio::test]
 async fn agents_of_one_replica_do_the_tasks_of_the_other() {
-    let [one, mut other] = two(SECRET).await;
+    let [one, mut other] = two().await;
     let mut agent = connect(&one, 50).await;
     let count = 1_000;
     for number in 0..count {
@@ -239,13 +200,14 @@ async fn agents_of_one_replica_do_the_tasks_of_the_other() {
     }
     let shown = other.dispatcher.agents(None, 10);
     assert_eq!(shown.len(), 1);
-    assert_eq!(shown[0].replica, Some(neighbour(1).id));
-    assert_eq!(one.dispatcher.agents(None, 10)[0].replica, Some(neighbour(1).id));
+    let place = one.peers.own().unwrap().id;
+    assert_eq!(shown[0].replica, Some(place));
+    assert_eq!(one.dispatcher.agents(None, 10)[0].replica, Some(place));
 }
 
 #[tokio::test]
 async fn who_does_not_know_the_secret_borrows_nothing() {
-    let [one, _other] = two("a guess").await;
+    let [one, _other] = two().await;
     let endpoint = Endpoint::from_shared(format!("http://{}", one.address)).unwrap();
     let channel = endpoint.connect().await.unwrap();
     let mut client = v1::lending_service_client::LendingServiceClient::new(channel);
@@ -255,19 +217,19 @@ async fn who_does_not_know_the_secret_borrows_nothing() {
 
 #[tokio::test]
 async fn a_replica_that_lives_no_more_is_lent_nothing() {
-    let [one, mut other] = two(SECRET).await;
+    let [one, mut other] = two().await;
     let mut agent = connect(&one, 1).await;
     other.dispatcher.submit(order(0));
     agent.work(1).await;
     assert!(matches!(ended(&mut other).await, TaskOutcome::Succeeded { .. }));
-    one.live.send_replace(Arc::from([]));
+    one.peers.set(one.peers.own(), Vec::new());
     let gone = async {
         while !other.dispatcher.agents(None, 10).is_empty() {
             tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, gone).await.expect("in time");
-    one.live.send_replace(Arc::from([neighbour(2)]));
+    one.peers.set(one.peers.own(), other.peers.own().into_iter().collect());
     other.dispatcher.submit(order(1));
     agent.work(1).await;
     assert!(matches!(ended(&mut other).await, TaskOutcome::Succeeded { .. }));
