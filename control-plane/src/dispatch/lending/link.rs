@@ -4,7 +4,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use contracts::v1::lending_service_client::LendingServiceClient;
 use contracts::v1::{self, borrower_frame};
@@ -43,6 +42,7 @@ impl Dispatcher {
                 });
             }
             tokio::select! {
+                biased;
                 changed = live.changed() => if changed.is_err() { break },
                 () = shutdown.cancelled() => break,
             }
@@ -64,6 +64,7 @@ async fn borrow(dispatcher: Dispatcher, peers: Peers, replica: Replica, stop: Ca
     loop {
         let began = dispatcher.0.clock.now();
         let borrowed = tokio::select! {
+            biased;
             borrowed = borrow_once(&dispatcher, &peers, replica) => borrowed,
             () = stop.cancelled() => return,
         };
@@ -74,16 +75,14 @@ async fn borrow(dispatcher: Dispatcher, peers: Peers, replica: Replica, stop: Ca
         if dispatcher.0.clock.now().since(began) > limits::LINK_RETRY_MAX {
             pause = limits::LINK_RETRY_MIN;
         }
+        let nap = pause.mul_f64(0.5 + dispatcher.0.randomness.share() / 2.0);
         tokio::select! {
-            () = tokio::time::sleep(jittered(pause)) => {}
+            biased;
             () = stop.cancelled() => return,
+            () = tokio::time::sleep(nap) => {}
         }
         pause = (pause * 2).min(limits::LINK_RETRY_MAX);
     }
-}
-
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)
 }
 
 async fn borrow_once(
@@ -177,6 +176,7 @@ impl LinkInbox {
     {
         loop {
             let next = tokio::select! {
+                biased;
                 next = frames.next() => next,
                 () = self.ended.cancelled() => break,
             };

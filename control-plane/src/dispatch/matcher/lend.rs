@@ -2,7 +2,7 @@
 //! once to whoever has something waiting; where several have, those whose tasks have waited
 //! longer get more of it, and nobody gets nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use engine::Instant;
 
@@ -20,7 +20,7 @@ use crate::limits;
 pub(super) struct Lending {
     pub(super) borrowers: BTreeMap<Replica, Borrower>,
     pub(super) lenders: BTreeMap<Replica, Lender>,
-    pub(super) links: HashMap<SessionId, (Replica, Side)>,
+    pub(super) links: BTreeMap<SessionId, (Replica, Side)>,
     pub(super) sources: Sources,
     pub(super) strays: Strays,
     /// The agents of which something is lent.
