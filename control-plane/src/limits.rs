@@ -11,6 +11,8 @@ pub const SESSIONS_MAX: usize = 10_000;
 pub const SLOTS_MAX: u32 = 10_000;
 /// How many actions one agent may offer.
 pub const ACTIONS_MAX: usize = 1_000;
+/// Of how many agent types the cards of equal agents are kept once.
+pub const CARDS_SHARED: usize = 1_024;
 /// How many aliases one agent may have.
 pub const ALIASES_MAX: usize = 100;
 /// How many labels one agent may have.
@@ -59,6 +61,8 @@ pub const ENDED_TASKS_KEPT: usize = 100_000;
 pub const CHECKPOINTS_KEPT: usize = 10_000;
 /// How many bytes those checkpoints may have together.
 pub const CHECKPOINT_BYTES_KEPT: usize = 64 * 1024 * 1024;
+/// Of more agents than this that could take a task, only some are compared.
+pub const AGENTS_COMPARED: usize = 64;
 /// How many empty lanes of the queue are kept for tasks to come.
 pub const EMPTY_LANES_KEPT: usize = 1_024;
 /// How many shares of fairness keys that do not wait are kept.

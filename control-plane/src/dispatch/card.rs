@@ -1,7 +1,7 @@
 //! What an agent says of itself when it registers, checked. What is wrong is named field by
 //! field, so that an agent's author sees all of it at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use contracts::v1;
@@ -18,11 +18,34 @@ pub(super) struct Registration {
     pub(super) version: String,
     pub(super) aliases: Vec<Arc<str>>,
     pub(super) card: Arc<v1::AgentCard>,
-    pub(super) actions: BTreeMap<Arc<str>, Arc<ActionSpec>>,
+    pub(super) actions: Arc<BTreeMap<Arc<str>, Arc<ActionSpec>>>,
     pub(super) labels: BTreeMap<String, String>,
     pub(super) slots: u32,
     pub(super) session_token: String,
     pub(super) claims: Vec<(TaskKey, LeaseToken)>,
+}
+
+/// The cards that agents of each type showed last: those of equal agents are kept once.
+#[derive(Debug, Default)]
+pub(super) struct Cards(HashMap<Arc<str>, Registration>);
+
+impl Cards {
+    /// Has `registration` share what it has in common with the one of its type before.
+    pub(super) fn share(&mut self, registration: &mut Registration) {
+        if let Some(known) = self.0.get(&registration.agent_type) {
+            registration.agent_type = known.agent_type.clone();
+            if known.card == registration.card {
+                registration.card = known.card.clone();
+                registration.actions = known.actions.clone();
+                return;
+            }
+        } else if self.0.len() >= limits::CARDS_SHARED {
+            self.0.clear();
+        }
+        let mut kept = registration.clone();
+        kept.claims = Vec::new();
+        self.0.insert(kept.agent_type.clone(), kept);
+    }
 }
 
 /// What dispatch needs to know of an action.
@@ -123,7 +146,7 @@ pub(super) fn check(register: v1::Register) -> Result<Registration, Vec<Violatio
         version: register.version,
         aliases: register.aliases.into_iter().map(Arc::from).collect(),
         card: Arc::new(card),
-        actions,
+        actions: Arc::new(actions),
         labels: register.labels.into_iter().collect(),
         slots,
         session_token: register.session_token,

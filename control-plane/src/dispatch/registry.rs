@@ -183,6 +183,13 @@ impl Agent {
             && self.breaker_permits(action, now)
     }
 
+    /// Whether it takes anything at all now.
+    pub(super) fn has_room(&self) -> bool {
+        self.is_open()
+            && self.session.as_ref().is_some_and(Session::has_room)
+            && self.taken() < self.credits.total as usize
+    }
+
     /// Whether it is less loaded than `other`.
     pub(super) fn is_less_loaded(&self, other: &Self) -> bool {
         let share = |agent: &Self, by: &Self| agent.taken() as u64 * u64::from(by.credits.total);

@@ -66,7 +66,7 @@ impl Matcher {
             let avoid = self.tasks.get(&head.key).and_then(|task| task.avoid);
             let Some(lane) = self.lanes.get(id) else { return };
             let waiting = u32::try_from(lane.queue.len()).unwrap_or(u32::MAX);
-            let Some(agent) = self.lanes.pick(lane, &self.registry, avoid, self.now) else {
+            let Some(agent) = self.lanes.pick(id, &self.registry, avoid, self.now) else {
                 self.wants_changed();
                 if !self.lending.lent.is_empty() {
                     self.recall(id, waiting, None);

@@ -155,11 +155,18 @@ impl Matcher {
         self.registry.by_name.get(&name).copied()
     }
 
-    fn offered(&mut self, replica: Replica, handle: u64, registration: Registration, closed: bool) {
+    fn offered(
+        &mut self,
+        replica: Replica,
+        handle: u64,
+        mut registration: Registration,
+        closed: bool,
+    ) {
         let name = (registration.agent_type.clone(), registration.instance.clone());
         let Some(lender) = self.lending.lenders.get_mut(&replica) else { return };
         lender.agents.insert(handle, name.clone());
-        let claims = registration.claims.clone();
+        let claims = std::mem::take(&mut registration.claims);
+        self.cards.share(&mut registration);
         let registration = Arc::new(registration);
         let credits = Credits::default();
         let source = Source { replica, handle, registration, closed, credits };

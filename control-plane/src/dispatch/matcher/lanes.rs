@@ -7,7 +7,7 @@ use std::sync::Arc;
 use engine::task::TaskOrder;
 
 use super::super::fair_queue::{FairQueue, Shares};
-use super::super::registry::{AgentId, LaneId, Needs, Registry};
+use super::super::registry::{Agent, AgentId, LaneId, Needs, Registry};
 use crate::hash::QuickMap;
 use crate::limits;
 
@@ -20,6 +20,10 @@ pub(super) struct Lane {
     /// How many tasks there are with these needs, out ones included, and how many borrowers
     /// want some.
     tasks: usize,
+    /// No agent of it has room; looked at anew once one has.
+    full: bool,
+    /// Where the next look at many agents begins.
+    cursor: usize,
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +31,8 @@ pub(super) struct Lanes {
     by_needs: QuickMap<Needs, LaneId>,
     pub(super) lanes: QuickMap<LaneId, Lane>,
     pub(super) shares: Shares,
+    /// How many of them are full.
+    full: usize,
     counter: u64,
 }
 
@@ -65,7 +71,9 @@ impl Lanes {
             }
         }
         self.by_needs.insert(needs.clone(), id);
-        self.lanes.insert(id, Lane { needs, queue: FairQueue::default(), agents, tasks: 1 });
+        let queue = FairQueue::default();
+        let lane = Lane { needs, queue, agents, tasks: 1, full: false, cursor: 0 };
+        self.lanes.insert(id, lane);
         id
     }
 
@@ -79,12 +87,17 @@ impl Lanes {
     /// An agent came or changed: finds out anew which lanes it serves.
     pub(super) fn refresh(&mut self, agent: AgentId, registry: &mut Registry) {
         let mut served = Vec::new();
+        let name = registry.get(agent).map(Agent::name);
         for (id, lane) in &mut self.lanes {
-            lane.agents.retain(|other| *other != agent);
+            let Some(name) = &name else { continue };
+            let place = lane.place(name, registry, agent);
             if registry.get(agent).is_some_and(|found| found.suits(&lane.needs)) {
-                lane.agents.push(agent);
-                lane.agents.sort_by_key(|id| registry.get(*id).map(|found| found.name()));
+                if let Err(place) = place {
+                    lane.agents.insert(place, agent);
+                }
                 served.push(*id);
+            } else if let Ok(place) = place {
+                lane.agents.remove(place);
             }
         }
         served.sort_unstable();
@@ -95,6 +108,7 @@ impl Lanes {
 
     fn sweep(&mut self, registry: &mut Registry) {
         self.lanes.retain(|_, lane| lane.tasks > 0);
+        self.full = self.lanes.values().filter(|lane| lane.full).count();
         let lanes = &self.lanes;
         self.by_needs.retain(|_, id| lanes.contains_key(id));
         for agent in registry.agents.values_mut() {
@@ -104,28 +118,34 @@ impl Lanes {
 
     /// Who should have a task of this lane now: the preferred instance alone while it is there,
     /// otherwise the least loaded that can take it, the first by name among equals. Who is to be
-    /// avoided comes last.
+    /// avoided comes last. Of very many agents only some are compared, each time others.
     pub(super) fn pick(
-        &self,
-        lane: &Lane,
+        &mut self,
+        id: LaneId,
         registry: &Registry,
         avoid: Option<AgentId>,
         now: engine::Instant,
     ) -> Option<AgentId> {
+        let lane = self.lanes.get_mut(&id)?;
         let action: &Arc<str> = &lane.needs.action;
         if let Some(preferred) = present_preferred(lane, registry) {
             let agent = registry.get(preferred)?;
             return agent.can_take(action, now).then_some(preferred);
         }
-        let mut best: Option<&super::super::registry::Agent> = None;
-        for agent in lane.agents.iter().filter_map(|id| registry.get(*id)) {
-            if !agent.can_take(action, now) {
-                continue;
-            }
+        if lane.full {
+            return None;
+        }
+        let count = lane.agents.len();
+        let start = if count > limits::AGENTS_COMPARED { lane.cursor % count } else { 0 };
+        let mut best: Option<&Agent> = None;
+        let mut compared = 0;
+        for index in (start..count).chain(0..start) {
+            let agent = registry.get(lane.agents[index]);
+            let Some(agent) = agent.filter(|agent| agent.can_take(action, now)) else { continue };
+            lane.cursor = index + 1;
+            compared += 1;
             // What is lent comes after what is here: it is farther.
-            let rank = |found: &super::super::registry::Agent| {
-                (Some(found.id) == avoid, found.lender.is_some())
-            };
+            let rank = |found: &Agent| (Some(found.id) == avoid, found.lender.is_some());
             let better = best.is_none_or(|best| match rank(agent).cmp(&rank(best)) {
                 std::cmp::Ordering::Less => true,
                 std::cmp::Ordering::Greater => false,
@@ -134,12 +154,71 @@ impl Lanes {
             if better {
                 best = Some(agent);
             }
-            if agent.taken() == 0 && agent.lender.is_none() && avoid.is_none() {
-                // Nobody is less loaded than this one, and it is the first by name of those.
+            // Nobody is less loaded than an idle one, and it is the first by name of those.
+            let is_idle = agent.taken() == 0 && agent.lender.is_none() && avoid.is_none();
+            if is_idle || compared == limits::AGENTS_COMPARED {
                 break;
             }
         }
+        // A lane that prefers an instance has room again also when that one leaves.
+        if best.is_none() && lane.needs.preferred.is_none() {
+            lane.full = true;
+            self.full += 1;
+        }
         best.map(|agent| agent.id)
+    }
+
+    /// An agent has room: its lanes may have.
+    pub(super) fn reopen(&mut self, agent: AgentId, registry: &Registry) {
+        if self.full == 0 {
+            return;
+        }
+        let lanes = registry.get(agent).map_or(&[][..], |agent| &agent.lanes);
+        for lane in lanes {
+            if let Some(lane) = self.lanes.get_mut(lane)
+                && std::mem::take(&mut lane.full)
+            {
+                self.full -= 1;
+            }
+        }
+    }
+
+    /// An agent is gone.
+    pub(super) fn forget(&mut self, agent: &Agent, registry: &Registry) {
+        let name = agent.name();
+        for lane in &agent.lanes {
+            if let Some(lane) = self.lanes.get_mut(lane)
+                && let Ok(place) = lane.place(&name, registry, agent.id)
+            {
+                lane.agents.remove(place);
+            }
+        }
+    }
+}
+
+impl Lane {
+    /// Whether no agent of it had room when one was looked for, and none has since.
+    pub(super) fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Where an agent of this name stands, or would stand. `known` is found even when it is not
+    /// registered any more.
+    fn place(
+        &self,
+        name: &(Arc<str>, Arc<str>),
+        registry: &Registry,
+        known: AgentId,
+    ) -> Result<usize, usize> {
+        self.agents.binary_search_by(|other| {
+            if *other == known {
+                return std::cmp::Ordering::Equal;
+            }
+            let other = registry.get(*other).map(|agent| &agent.registration);
+            other.map_or(std::cmp::Ordering::Less, |other| {
+                (&other.agent_type, &other.instance).cmp(&(&name.0, &name.1))
+            })
+        })
     }
 }
 

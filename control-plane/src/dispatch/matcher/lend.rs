@@ -402,6 +402,9 @@ impl Matcher {
     /// wanted in vain.
     fn lend_free(&mut self, replica: Replica, id: LaneId, count: u32) -> u32 {
         let Some(lane) = self.lanes.get(id) else { return count };
+        if lane.is_full() {
+            return count;
+        }
         let action = &lane.needs.action;
         let preferred = lanes::present_preferred(lane, &self.registry);
         let free = |id: &AgentId| {
@@ -410,8 +413,15 @@ impl Matcher {
             let can = fits && agent.is_lendable() && agent.can_take(action, self.now);
             can.then(|| (agent.id, agent.free(action)))
         };
-        let free: Vec<(AgentId, u32)> =
-            lane.agents.iter().filter_map(free).filter(|(_, free)| *free > 0).collect();
+        // Some more than are needed are looked at, so that no agent gets all.
+        let enough = limits::AGENTS_COMPARED.max(2 * count as usize);
+        let free: Vec<(AgentId, u32)> = lane
+            .agents
+            .iter()
+            .filter_map(free)
+            .filter(|(_, free)| *free > 0)
+            .take(enough)
+            .collect();
         let mut all: u64 = free.iter().map(|(_, free)| u64::from(*free)).sum();
         let mut left = u64::from(count).min(all);
         let lent = left;
@@ -482,8 +492,15 @@ impl Matcher {
             while let Some(head) = self.best_for(id, true) {
                 self.assign(head.key, id);
             }
-            return;
+        } else {
+            self.match_or_lend(id);
         }
+        if self.registry.get(id).is_some_and(Agent::has_room) {
+            self.lanes.reopen(id, &self.registry);
+        }
+    }
+
+    fn match_or_lend(&mut self, id: AgentId) {
         loop {
             let head = self.best_for(id, true);
             let own = head.map(|head| Candidate {

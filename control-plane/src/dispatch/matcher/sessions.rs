@@ -45,7 +45,7 @@ impl Matcher {
     /// An agent opens a session, in place of the one it had.
     pub(crate) fn register(
         &mut self,
-        registration: Registration,
+        mut registration: Registration,
         token: Arc<str>,
         life: Duration,
         polls: bool,
@@ -55,7 +55,8 @@ impl Matcher {
         if known.is_none() && self.counts.agents >= limits::SESSIONS_MAX {
             return Err(Refusal::TooManyAgents(self.counts.agents));
         }
-        let claims = registration.claims.clone();
+        let claims = std::mem::take(&mut registration.claims);
+        self.cards.share(&mut registration);
         let registration = Arc::new(registration);
         let id = known.unwrap_or_else(|| self.add_agent(&registration));
         self.end_session(id);
@@ -235,11 +236,7 @@ impl Matcher {
         self.end_session(id);
         let Some(agent) = self.registry.remove(id) else { return };
         self.unschedule_agent(id, agent.timer);
-        for lane in agent.lanes {
-            if let Some(lane) = self.lanes.lanes.get_mut(&lane) {
-                lane.agents.retain(|other| *other != id);
-            }
-        }
+        self.lanes.forget(&agent, &self.registry);
     }
 
     /// The agent finishes what it has and gets nothing new.

@@ -292,3 +292,24 @@ fn permanent_failures_and_rejections_open_no_circuit_breaker() {
     }
     assert!(world.matcher.agents(None, 10)[0].breakers.is_empty());
 }
+
+#[test]
+fn of_very_many_agents_all_get_their_part() {
+    let mut world = World::new();
+    let count = u32::try_from(4 * limits::AGENTS_COMPARED).unwrap();
+    let agents: Vec<SessionId> =
+        (0..count).map(|number| world.agent(&format!("a{number:04}"), 2)).collect();
+    for number in 1..=2 * count + 5 {
+        world.submit(order("w", number));
+    }
+    assert_eq!(world.matcher.counts().queued, 5, "all slots are taken, and no more");
+    let first = world.assignments(agents[7]);
+    assert_eq!(first.len(), 2);
+    world.succeed(agents[7], (first[0].order.key, first[0].lease));
+    assert_eq!(world.assignments(agents[7]).len(), 1, "room is seen where it comes");
+    world.gone(agents[3]);
+    assert_eq!(world.matcher.counts().queued, 6, "the other's tasks wait again");
+    let cards: std::collections::BTreeSet<_> =
+        world.matcher.agents(None, 999).iter().map(|it| Arc::as_ptr(&it.card)).collect();
+    assert_eq!(cards.len(), 1, "equal agents share one card");
+}

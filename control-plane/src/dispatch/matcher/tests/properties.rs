@@ -296,7 +296,8 @@ impl Life {
     /// what it had before they were lowered or what it claimed.
     fn check_nobody_idles(&self) {
         let matcher = &self.world.matcher;
-        for lane in matcher.lanes.lanes.values().filter(|lane| lane.queue.len() > 0) {
+        let waits = |lane: &&super::super::lanes::Lane| lane.queue.len() > 0 || lane.is_full();
+        for lane in matcher.lanes.lanes.values().filter(waits) {
             for id in &lane.agents {
                 let agent = matcher.registry.get(*id).unwrap();
                 assert!(!agent.can_take(&lane.needs.action, matcher.now), "{agent:?} idles");
