@@ -92,8 +92,10 @@ async fn gather(session: &mut Session) -> Result<Option<Vec<Agent>>, Error> {
 
 async fn list(session: &mut Session) -> Result<Exit, Error> {
     let Some(agents) = gather(session).await? else { return Ok(Exit::Success) };
-    let headings = ["AGENT", "ALIASES", "VERSION", "HEALTH", "TASKS", "ACTIONS"];
-    let mut table = Table::new(&headings, &session.output);
+    let several = agents.iter().any(|agent| agent.replica_id != agents[0].replica_id);
+    let headings = ["AGENT", "ALIASES", "VERSION", "HEALTH", "TASKS", "ACTIONS", "REPLICA"];
+    let shown = if several { &headings[..] } else { &headings[..headings.len() - 1] };
+    let mut table = Table::new(shown, &session.output);
     for agent in &agents {
         let actions: Vec<&str> = agent
             .card
@@ -101,14 +103,18 @@ async fn list(session: &mut Session) -> Result<Exit, Error> {
             .flat_map(|card| &card.actions)
             .map(|action| action.name.as_str())
             .collect();
-        table.row([
+        let (tasks, aliases) = (tasks(agent), agent.aliases.join(", "));
+        let actions = actions.join(", ");
+        let row = [
             agent.agent_id.as_str(),
-            or_dash(&agent.aliases.join(", ")),
+            or_dash(&aliases),
             or_dash(&agent.version),
             status::health_word(agent.health()),
-            &tasks(agent),
-            or_dash(&actions.join(", ")),
-        ]);
+            &tasks,
+            or_dash(&actions),
+        ];
+        let replica = several.then_some(agent.replica_id.as_str());
+        table.row(row.into_iter().chain(replica));
     }
     session.output.data(&table.text())?;
     Ok(Exit::Success)
@@ -171,6 +177,7 @@ fn description(agent: &Agent, session: &Session) -> String {
         ("Connected", moment::local(agent.connect_time.as_ref(), now)),
         ("Last seen", moment::local(agent.last_seen_time.as_ref(), now)),
         ("Transport", if agent.polls { "polls" } else { "stream" }.to_owned()),
+        ("Replica", agent.replica_id.clone()),
         ("Labels", labels.join(", ")),
     ]);
     if !card.actions.is_empty() {

@@ -99,6 +99,18 @@ async fn lists_are_tables() {
 }
 
 #[tokio::test]
+async fn agents_of_several_replicas_are_told_apart() {
+    let at = |replica: &str| Agent { replica_id: replica.into(), ..agent() };
+    let fake = Fake { agents: vec![at("r-1"), at("r-2")], ..Fake::new() };
+    assert_eq!(
+        text(fake, &["agents", "list"]).await,
+        "AGENT        ALIASES  VERSION  HEALTH    TASKS  ACTIONS  REPLICA\n\
+         echo/host-1  agent1   0.1.0    draining  1/4    say      r-1\n\
+         echo/host-1  agent1   0.1.0    draining  1/4    say      r-2\n"
+    );
+}
+
+#[tokio::test]
 async fn metrics_and_dead_letters_are_tables() {
     let metrics = ActionMetrics {
         agent_type: "echo".into(),
