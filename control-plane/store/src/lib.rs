@@ -4,6 +4,7 @@
 //! conformance suite. SQL stands in this crate alone. The store reads no clock (times are handed
 //! in) and knows nothing of what the bytes in a journal row mean.
 
+pub mod backup;
 mod batch;
 mod error;
 #[cfg(feature = "testing")]

@@ -14,6 +14,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::{Connection as _, PgConnection, PgPool, QueryBuilder};
 
+use crate::backup::{Reader, Writer};
 use crate::{Error, migration};
 
 type Db = sqlx::Postgres;
@@ -29,6 +30,9 @@ const SKIP_LOCKED: &str = " FOR UPDATE SKIP LOCKED";
 /// A statement that changes can give what another reads.
 const BEAT: bool = true;
 
+/// One moment for all that is read.
+const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
 /// Commits at the same time. More than the database has cores brings nothing.
 const COMMITTERS_MAX: u32 = 4;
 /// Connections for everything else.
@@ -43,13 +47,17 @@ pub(crate) struct Database {
     general: PgPool,
 }
 
-pub(crate) async fn open(url: &str) -> Result<Database, Error> {
+fn options(url: &str) -> Result<PgConnectOptions, Error> {
     if !names_user(url) {
         return Err(Error::Url("it names no user; write postgres://USER@host/database".to_owned()));
     }
     let options = PgConnectOptions::from_str(url)
-        .map_err(|error| Error::Url(format!("{error}; write postgres://user@host/database")))?
-        .application_name("orchestrator");
+        .map_err(|error| Error::Url(format!("{error}; write postgres://user@host/database")))?;
+    Ok(options.application_name("orchestrator"))
+}
+
+pub(crate) async fn open(url: &str) -> Result<Database, Error> {
+    let options = options(url)?;
     migrate(&options).await?;
     // A commit whose wait for a standby is cancelled stays, unreplicated: no time-out. One plan
     // that looks up each run by its key, however small the table was when it was made.
@@ -82,17 +90,21 @@ fn names_user(url: &str) -> bool {
     !user.split(':').next().unwrap_or_default().is_empty() || parameters.split('&').any(named)
 }
 
-/// On a connection of its own: where it fails, closing it gives the lock on the schema back.
-async fn migrate(options: &PgConnectOptions) -> Result<(), Error> {
+async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Error> {
     let connecting = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(options));
-    let mut connection = match connecting.await {
-        Ok(connected) => connected.map_err(Error::read)?,
+    match connecting.await {
+        Ok(connected) => connected.map_err(Error::read),
         Err(_) => {
             let seconds = ACQUIRE_TIMEOUT.as_secs();
             let text = format!("the server did not answer within {seconds} s");
-            return Err(Error::Unavailable(text));
+            Err(Error::Unavailable(text))
         }
-    };
+    }
+}
+
+/// On a connection of its own: where it fails, closing it gives the lock on the schema back.
+async fn migrate(options: &PgConnectOptions) -> Result<(), Error> {
+    let mut connection = connect(options).await?;
     let migrated = migration::postgres().run(&mut connection).await;
     // The outcome of the migration is what counts.
     drop(connection.close().await);
@@ -112,6 +124,22 @@ impl Database {
         self.committers.close().await;
         self.general.close().await;
     }
+}
+
+/// Writes all tables of a database; see [`crate::backup`].
+pub(crate) async fn export(url: &str, writer: &mut Writer<'_>) -> Result<(), Error> {
+    let mut connection = connect(&options(url)?).await?;
+    shared::backup::export(&mut connection, writer).await?;
+    connection.close().await.map_err(Error::read)
+}
+
+/// Fills an empty database; see [`crate::backup`].
+pub(crate) async fn import(url: &str, reader: &mut Reader<'_>) -> Result<(), Error> {
+    let options = options(url)?;
+    migrate(&options).await?;
+    let mut connection = connect(&options).await?;
+    shared::backup::import(&mut connection, reader).await?;
+    connection.close().await.map_err(Error::read)
 }
 
 /// Waits until an insert of `run` that is under way has ended, by trying to insert it too.

@@ -2,6 +2,7 @@
 //! parent module says which database it is (`Db`, `Connection`, `Row`) and how to get at it.
 //! Nothing here may be peculiar to one of them.
 
+pub(super) mod backup;
 mod blob;
 mod dead_letter;
 mod key;
@@ -20,8 +21,8 @@ use sqlx::Row as _;
 pub(super) use blob::put as put_blob;
 
 use super::{
-    BEAT, BEGIN, Connection, Database, Db, KIND, LOCK_WORKFLOWS, Row, SKIP_LOCKED, push_among,
-    push_among_texts, settle_insert,
+    BEAT, BEGIN, Connection, Database, Db, KIND, LOCK_WORKFLOWS, Row, SKIP_LOCKED, SNAPSHOT,
+    push_among, push_among_texts, settle_insert,
 };
 use crate::OwnerId;
 use crate::limits::PAGE_ROWS_MAX;

@@ -20,7 +20,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions as _, Connection as _, QueryBuilder, SqliteConnection, SqlitePool};
 
 use self::writer::{Writer, Writers};
-use crate::{Error, migration};
+use crate::{Error, backup, migration};
 
 type Db = sqlx::Sqlite;
 type Connection = SqliteConnection;
@@ -36,6 +36,9 @@ const SKIP_LOCKED: &str = "";
 /// A statement that changes gives its own rows alone.
 const BEAT: bool = false;
 
+/// One moment for all that is read.
+const SNAPSHOT: &str = "BEGIN";
+
 /// Connections that read.
 const READERS_MAX: u32 = 4;
 /// How long to wait for another process that holds the file's lock.
@@ -48,29 +51,56 @@ pub(crate) struct Database {
     readers: SqlitePool,
 }
 
-pub(crate) async fn open(url: &str) -> Result<Database, Error> {
+fn options(url: &str) -> Result<SqliteConnectOptions, Error> {
     let wrong = |text: String| Error::Url(format!("{text}; write sqlite:/path/file.db"));
     let path = url.split_once(':').map_or("", |(_, path)| path).trim_start_matches("//");
     let path = path.split('?').next().unwrap_or_default();
     if path.is_empty() || path == ":memory:" || url.contains("mode=memory") {
         return Err(wrong("it names no file".to_owned()));
     }
-    let options = SqliteConnectOptions::from_str(url)
+    Ok(SqliteConnectOptions::from_str(url)
         .map_err(|error| wrong(error.to_string()))?
-        .create_if_missing(true)
         .busy_timeout(BUSY_TIMEOUT)
         .foreign_keys(true)
-        .disable_statement_logging();
-    let writing =
-        options.clone().journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full);
-    let mut connection = writing.connect().await.map_err(Error::before_write)?;
+        .disable_statement_logging())
+}
+
+/// A connection that writes, to a database whose schema is up to date.
+async fn writing(options: &SqliteConnectOptions) -> Result<SqliteConnection, Error> {
+    let mut connection = options.connect().await.map_err(Error::before_write)?;
     let migrated = migration::sqlite().run(&mut connection).await;
     migrated.map_err(|error| Error::migration(error, migration::KNOWN))?;
+    Ok(connection)
+}
+
+fn durable(options: SqliteConnectOptions) -> SqliteConnectOptions {
+    options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full)
+}
+
+/// Writes all tables of a database, which others may use; see [`crate::backup`].
+pub(crate) async fn export(url: &str, writer: &mut backup::Writer<'_>) -> Result<(), Error> {
+    let reading = options(url)?.create_if_missing(false).pragma("query_only", "ON");
+    let mut connection = reading.connect().await.map_err(Error::read)?;
+    shared::backup::export(&mut connection, writer).await?;
+    connection.close().await.map_err(Error::read)
+}
+
+/// Fills an empty database; see [`crate::backup`].
+pub(crate) async fn import(url: &str, reader: &mut backup::Reader<'_>) -> Result<(), Error> {
+    let mut connection = writing(&durable(options(url)?.create_if_missing(true))).await?;
+    shared::backup::import(&mut connection, reader).await?;
+    connection.close().await.map_err(Error::read)
+}
+
+pub(crate) async fn open(url: &str) -> Result<Database, Error> {
+    let options = options(url)?.create_if_missing(true);
+    let write = durable(options.clone());
+    let connection = writing(&write).await?;
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS_MAX)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_lazy_with(options.pragma("query_only", "ON"));
-    Ok(Database { writers: Writers::new(connection, writing), readers })
+    Ok(Database { writers: Writers::new(connection, write), readers })
 }
 
 impl Database {
