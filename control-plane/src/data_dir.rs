@@ -84,7 +84,7 @@ impl DataDir {
     /// The address of the embedded store in it.
     #[must_use]
     pub fn database_url(&self) -> String {
-        format!("sqlite:{}", self.path.join(DATABASE_FILE).display())
+        database_url(&self.path)
     }
 
     /// The directory.
@@ -92,6 +92,12 @@ impl DataDir {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// The address of the embedded store in a folder, whoever holds it.
+#[must_use]
+pub fn database_url(folder: &Path) -> String {
+    format!("sqlite:{}", folder.join(DATABASE_FILE).display())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 mod support;
 
+mod backup;
 mod cli; // the command line from outside
 mod contracts; // nothing of the contracts is removed or renumbered
 mod examples; // the three example files as they stand

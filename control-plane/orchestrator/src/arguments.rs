@@ -40,6 +40,9 @@ pub(crate) enum Verb {
     /// Run one bundled agent as a process of its own.
     #[command(after_help = AGENT_HELP)]
     Agent(AgentArgs),
+    /// Back up the database while it is in use, check backups, restore them.
+    #[command(subcommand, after_help = BACKUP_HELP)]
+    Backup(BackupVerb),
     /// Everything that a client can ask.
     #[command(flatten)]
     Client(Box<cli::Command>),
@@ -82,6 +85,43 @@ pub(crate) struct ServeArgs {
     /// Print each setting with its source, and stop
     #[arg(long)]
     pub(crate) check_config: bool,
+}
+
+const BACKUP_HELP: &str = "\
+Examples:
+  orchestrator backup create nightly.backup
+  orchestrator backup create - --database-url postgres://orchestrator@db/orchestrator > nightly.backup
+  orchestrator backup verify nightly.backup
+  orchestrator backup restore nightly.backup --data-dir restored";
+
+/// What to do with backups.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum BackupVerb {
+    /// Write one moment of the database into a file, while others use it.
+    Create(BackupArgs),
+    /// Read a backup to its end and say what is in it.
+    Verify {
+        /// The backup; - reads from standard input
+        file: PathBuf,
+    },
+    /// Put a backup into an empty database, of either kind: all of it or nothing.
+    Restore(BackupArgs),
+}
+
+/// A backup and its database.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct BackupArgs {
+    /// The backup, a file that is not there yet when one is made; - is standard output or input
+    pub(crate) file: PathBuf,
+    /// The folder of the embedded store [default: .orchestrator]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// The database: postgres://user@host/db or sqlite:/path/file.db
+    #[arg(long, value_name = "URL")]
+    pub(crate) database_url: Option<String>,
+    /// A TOML file with settings
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 }
 
 /// Which agent is run, and where it connects to.

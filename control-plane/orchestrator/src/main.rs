@@ -1,6 +1,7 @@
 //! The binary `orchestrator`: control plane, bundled agents and client commands, put together.
 
 mod arguments;
+mod backup;
 mod bundled;
 mod embedded;
 mod serve;
@@ -41,6 +42,7 @@ async fn act(arguments: Arguments) -> ExitCode {
     let done = match verb {
         Verb::Up(up) => serve::up(up).await,
         Verb::Serve(only) => serve::serve(only).await,
+        Verb::Backup(verb) => backup::act(verb).await,
         Verb::Agent(agent) => serve::agent(agent, globals.server()).await,
         Verb::Client(command) => {
             let program = Arguments::command();

@@ -33,8 +33,8 @@ pub(crate) fn binary() -> &'static Path {
         let messages = String::from_utf8(built.stdout).unwrap();
         let messages = messages.lines().filter_map(|line| serde_json::from_str(line).ok());
         // Where cargo puts it is a setting of whoever builds, so it is asked.
-        let mut executables =
-            messages.filter_map(|message: serde_json::Value| Some(message["executable"].as_str()?.into()));
+        let mut executables = messages
+            .filter_map(|message: serde_json::Value| Some(message["executable"].as_str()?.into()));
         executables.next_back()
     });
     built.as_deref().expect("the binary is built")
