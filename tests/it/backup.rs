@@ -52,7 +52,7 @@ fn a_backup_is_made_checked_and_restored_by_the_command_line() {
     std::fs::write(at.join("cut.backup"), &bytes[..bytes.len() - 4]).unwrap();
     let cut = run(&["backup", "verify", "cut.backup"]);
     assert_eq!(cut.status.code(), Some(2));
-    assert!(text(&cut.stderr).contains("ends too early"), "{}", text(&cut.stderr));
+    assert!(text(&cut.stderr).contains("is not whole"), "{}", text(&cut.stderr));
 
     let restored = run(&["backup", "restore", "b.backup", "--data-dir", "new"]);
     assert!(restored.status.success(), "{}", text(&restored.stderr));

@@ -119,7 +119,10 @@ fn damaged(what: &str) -> Error {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(from: impl Read + Send + 'a) -> Result<Self, Error> {
-        let no_backup = || Error::Invalid("this file is no backup of an orchestrator".to_owned());
+        let no_backup = || {
+            let text = "this file is no backup of an orchestrator, or not the whole of one";
+            Error::Invalid(text.to_owned())
+        };
         let from: Box<dyn Read + Send + 'a> = Box::new(from);
         let from = zstd::Decoder::new(from).map_err(|_| no_backup())?;
         let counts = vec![0; TABLES.len()];
