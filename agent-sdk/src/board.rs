@@ -314,6 +314,11 @@ impl State {
 }
 
 impl Entry {
+    /// Whether its result is known.
+    fn is_done(&self) -> bool {
+        matches!(self.stage, Stage::Done { .. })
+    }
+
     fn task_ref(&self, id: &str) -> v1::TaskRef {
         v1::TaskRef { task_id: id.to_owned(), lease_token: self.lease_token.clone() }
     }

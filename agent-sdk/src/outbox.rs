@@ -24,6 +24,8 @@ pub(crate) enum Item {
     Checkpoint(String),
     /// The result of this task.
     Result(String),
+    /// That this task was taken on.
+    Accepted(String),
 }
 
 /// The queue.
@@ -72,6 +74,17 @@ impl Outbox {
         match self.items.front()? {
             Item::Result(_) => match self.items.pop_front()? {
                 Item::Result(task_id) => Some(task_id),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Takes the first thing if it is that a task was taken on, and `is_wanted`; gives the task.
+    pub(crate) fn pop_accepted(&mut self, is_wanted: impl Fn(&str) -> bool) -> Option<String> {
+        match self.items.front()? {
+            Item::Accepted(task_id) if is_wanted(task_id) => match self.items.pop_front()? {
+                Item::Accepted(task_id) => Some(task_id),
                 _ => None,
             },
             _ => None,

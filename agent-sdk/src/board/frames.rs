@@ -10,7 +10,7 @@ use futures::Stream;
 use prost::Message as _;
 use tokio::time::Instant;
 
-use super::{Board, Stage, State};
+use super::{Board, Entry, Stage, State};
 use crate::limits::{RESULT_BYTES_PER_FRAME_MAX, RESULTS_PER_FRAME_MAX};
 use crate::outbox::Item;
 
@@ -62,6 +62,7 @@ impl State {
                 Item::Progress(id) => self.progress(&id),
                 Item::Checkpoint(id) => self.checkpoint(&id),
                 Item::Result(id) => self.results(id),
+                Item::Accepted(id) => self.accepted(id),
             };
             if frame.is_some() {
                 return frame;
@@ -83,6 +84,28 @@ impl State {
         Some(Frame::Checkpoint(v1::TaskCheckpoint { task, state }))
     }
 
+    /// That this task was taken on, and those right behind it: one by `Accepted`, several by one
+    /// `Status`, which says the same. Of a task that is done its result says so.
+    fn accepted(&mut self, first: String) -> Option<Frame> {
+        let mut tasks = Vec::new();
+        let mut next = Some(first);
+        while let Some(id) = next {
+            if let Some(entry) = self.tasks.get(&id)
+                && !entry.is_done()
+            {
+                tasks.push(entry.task_ref(&id));
+            }
+            if tasks.len() >= RESULTS_PER_FRAME_MAX {
+                break;
+            }
+            next = self.outbox.pop_accepted(|_| true);
+        }
+        if tasks.len() > 1 {
+            return Some(Frame::Status(v1::Status { tasks }));
+        }
+        tasks.pop().map(|task| Frame::Accepted(v1::Accepted { task: Some(task) }))
+    }
+
     /// This result, and those that wait right behind it.
     fn results(&mut self, first: String) -> Option<Frame> {
         let now = Instant::now();
@@ -101,6 +124,10 @@ impl State {
             if results.len() >= RESULTS_PER_FRAME_MAX {
                 break;
             }
+            // What is done and waits behind needs no word that it was taken on.
+            let tasks = &self.tasks;
+            let is_done = |id: &str| tasks.get(id).is_none_or(Entry::is_done);
+            while self.outbox.pop_accepted(is_done).is_some() {}
             next = self.outbox.pop_result();
         }
         (!results.is_empty()).then_some(Frame::Results(v1::Results { results }))

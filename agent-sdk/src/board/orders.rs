@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use contracts::v1::{self, connect_request::Frame};
+use contracts::v1;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -108,7 +108,7 @@ impl Board {
             checkpoint: None,
         };
         state.tasks.insert(id.clone(), entry);
-        state.outbox.push(accepted(task_ref));
+        state.outbox.push(Item::Accepted(id.clone()));
         let input = text(task.input.take(), "the input");
         let inherited = text(task.inherited.take(), "what is inherited");
         let stop_at = from_duration(task.timeout)
@@ -212,7 +212,7 @@ impl State {
                 self.outbox.push(Item::Result(id.clone()));
                 continue;
             }
-            self.outbox.push(accepted(entry.task_ref(id)));
+            self.outbox.push(Item::Accepted(id.clone()));
             if entry.progress.is_some() {
                 self.outbox.push(Item::Progress(id.clone()));
             }
@@ -246,7 +246,7 @@ impl State {
                 *sent = None;
                 Item::Result(task.task_id.clone())
             }
-            _ => accepted(task.clone()),
+            _ => Item::Accepted(task.task_id.clone()),
         };
         self.outbox.push(item);
         Again::Known
@@ -281,10 +281,6 @@ impl Entry {
             });
         }
     }
-}
-
-fn accepted(task: v1::TaskRef) -> Item {
-    Item::Frame(Frame::Accepted(v1::Accepted { task: Some(task) }))
 }
 
 /// The clocks of a session; what the control plane leaves out is as usual.

@@ -252,11 +252,14 @@ impl Peer {
         tokio::time::timeout(WAIT_MAX, search).await.expect("the agent says it in time")
     }
 
-    /// Waits until a task is accepted.
+    /// Waits until a task is accepted, alone or among others.
     pub async fn expect_accepted(&mut self, task_id: &str) {
         self.expect(|frame| match frame {
             connect_request::Frame::Accepted(accepted) => {
                 accepted.task.filter(|task| task.task_id == task_id).map(|_| ())
+            }
+            connect_request::Frame::Status(status) => {
+                status.tasks.iter().find(|task| task.task_id == task_id).map(|_| ())
             }
             _ => None,
         })
