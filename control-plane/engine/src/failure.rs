@@ -336,7 +336,9 @@ impl State {
 
     /// One per step instance, equal for all attempts and for the undo.
     pub(crate) fn idempotency_key(&self, n: InstanceId) -> Arc<str> {
-        format!("{}/{}", self.id, self.path(n)).into()
+        let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
+        let (id, path) = (self.id.0.hyphenated().encode_lower(&mut id), self.path(n));
+        [&*id, "/", &*path].concat().into()
     }
 }
 

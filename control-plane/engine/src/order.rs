@@ -1,7 +1,7 @@
 //! What is owed to the world: the tasks, and all effects that follow from a state.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::json;
 
@@ -17,6 +17,9 @@ use crate::task::{Delivery, Json, Purpose, TaskKey, TaskOrder};
 
 /// How many steps are looked at in search of outputs.
 const UPSTREAM_LOOKED_AT_MAX: usize = 256;
+
+/// The input of a task without params.
+static NO_PARAMS: LazyLock<Json> = LazyLock::new(|| "{}".into());
 
 /// What literal params see.
 struct NoNames;
@@ -110,7 +113,7 @@ impl State {
         };
         let input = detail.and_then(|detail| detail.input.clone()).unwrap_or_else(|| {
             let literal = action.params.as_ref().and_then(|params| params.evaluate(&NoNames).ok());
-            literal.map_or_else(|| "{}".to_owned(), |value| value.to_string()).into()
+            literal.map_or_else(|| Arc::clone(&NO_PARAMS), |value| value.to_string().into())
         });
         let retry_at = detail.and_then(|detail| detail.retry_at);
         TaskOrder {
@@ -192,25 +195,24 @@ impl State {
             });
             found.push((Arc::from("failure"), told.to_string().into()));
         }
-        let mut seen = BTreeSet::from([n]);
+        // The nearest first: each is looked at in the order in which it was come upon.
+        let mut seen = vec![n];
         let mut level = self.directly_before(n);
-        while !level.is_empty()
+        let mut next = 0;
+        while next < level.len()
             && found.len() < limits::UPSTREAM_MAX
             && seen.len() < UPSTREAM_LOOKED_AT_MAX
         {
-            let mut next = Vec::new();
-            for before in level {
-                if seen.len() >= UPSTREAM_LOOKED_AT_MAX || !seen.insert(before) {
-                    continue;
-                }
-                if let Some(output) = self.output(before)
-                    && found.len() < limits::UPSTREAM_MAX
-                {
-                    found.push((Arc::clone(&self.node(before).id), output));
-                }
-                next.extend(self.directly_before(before));
+            let before = level[next];
+            next += 1;
+            if seen.contains(&before) {
+                continue;
             }
-            level = next;
+            seen.push(before);
+            if let Some(output) = self.output(before) {
+                found.push((Arc::clone(&self.node(before).id), output));
+            }
+            level.extend(self.directly_before(before));
         }
         if in_handler {
             let done =
