@@ -30,7 +30,7 @@ pub const OUTBOX_FRAMES_FULL: usize = 256;
 /// An agent with so many unread frames is disconnected.
 pub const OUTBOX_FRAMES_MAX: usize = 16_384;
 /// How many frames a stream takes from its outbox at once.
-pub const OUTBOX_FRAMES_TAKEN: usize = 64;
+pub const OUTBOX_FRAMES_TAKEN: usize = 256;
 /// How many bytes of input one `Assign` frame carries before a further one is begun.
 pub const ASSIGN_BYTES: usize = 256 * 1024;
 /// The largest payload on the wire, in bytes.
@@ -56,7 +56,7 @@ pub const REGISTER_WAIT_MAX: Duration = Duration::from_secs(10);
 /// A task lost more often than this fails with the code `lost`.
 pub const LOSSES_MAX: u32 = 8;
 /// How many ended tasks are remembered, so that a second delivery is known as such.
-pub const ENDED_TASKS_KEPT: usize = 100_000;
+pub const ENDED_TASKS_KEPT: usize = 10_000;
 /// How many checkpoints of failed attempts are kept for the next ones.
 pub const CHECKPOINTS_KEPT: usize = 10_000;
 /// How many bytes those checkpoints may have together.

@@ -49,6 +49,7 @@ impl Shares {
         share.pass = share.pass.max(if share.waiting == 0 { self.virtual_time } else { 0 });
         self.virtual_time = self.virtual_time.max(share.pass);
         share.pass += stride;
+        self.forget_idle();
     }
 
     fn enter(&mut self, key: &Arc<str>) {
@@ -63,6 +64,10 @@ impl Shares {
         if let Some(share) = self.shares.get_mut(key) {
             share.waiting = share.waiting.saturating_sub(1);
         }
+        self.forget_idle();
+    }
+
+    fn forget_idle(&mut self) {
         if self.shares.len() > limits::IDLE_SHARES_KEPT {
             let time = self.virtual_time;
             self.shares.retain(|_, share| share.waiting > 0 || share.pass > time);

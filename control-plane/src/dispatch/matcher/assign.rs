@@ -77,6 +77,24 @@ impl Matcher {
         }
     }
 
+    /// Gives a new task out without a turn in the queue, where nothing holds it back, nothing waits
+    /// in its lane and an agent has room. False when it is to be queued.
+    pub(super) fn assign_at_once(&mut self, key: TaskKey, id: LaneId) -> bool {
+        let Some(task) = self.tasks.get(&key) else { return false };
+        let State::Waiting(waiting) = &task.state else { return false };
+        let is_held = waiting.gate.is_some_and(|gate| gate > self.now)
+            || waiting.held_since.is_some()
+            || task.order.begun;
+        if is_held || self.lanes.get(id).is_none_or(|lane| lane.queue.len() > 0) {
+            return false;
+        }
+        let Some(agent) = self.lanes.pick(id, &self.registry, task.avoid, self.now) else {
+            return false;
+        };
+        self.assign(key, agent);
+        true
+    }
+
     /// The best of what waits in the lanes of an agent; with `room`, as far as it has room.
     pub(super) fn best_for(&mut self, id: AgentId, room: bool) -> Option<Head> {
         let agent = self.registry.get(id)?;

@@ -18,6 +18,7 @@ mod lend;
 mod sessions;
 mod settle;
 mod strays;
+mod tasks;
 mod timers;
 mod view;
 mod why;
@@ -39,6 +40,7 @@ use engine::{Instant, RunId};
 
 use self::lanes::Lanes;
 use self::lend::Lending;
+use self::tasks::Tasks;
 use self::timers::Timers;
 use super::card::ActionSpec;
 use super::clocks::Clocks;
@@ -199,8 +201,7 @@ pub struct Counts {
 pub(super) struct Matcher {
     now: Instant,
     clocks: Clocks,
-    /// Boxed, for the map moves its entries about.
-    tasks: BTreeMap<TaskKey, Box<Task>>,
+    tasks: Tasks,
     registry: Registry,
     lanes: Lanes,
     timers: Timers,
@@ -222,7 +223,7 @@ impl Matcher {
         Self {
             now: Instant(i64::MIN),
             clocks,
-            tasks: BTreeMap::new(),
+            tasks: Tasks::default(),
             registry: Registry::default(),
             lanes: Lanes::new(weights),
             timers: Timers::default(),
@@ -317,7 +318,7 @@ impl Matcher {
             held_for: Duration::ZERO,
         };
         self.counts.queued += 1;
-        self.tasks.insert(key, Box::new(task));
+        self.tasks.insert(key, task);
         if let Some(claim) = self.claims.remove(&key) {
             if self.claim(key, claim.agent, claim.lease) {
                 return;
@@ -325,8 +326,10 @@ impl Matcher {
             let reason = "the claim is of another attempt";
             self.send(claim.agent, Outgoing::LeaseLost { key, reason });
         }
-        self.enqueue(key);
-        self.match_lane(lane);
+        if !self.assign_at_once(key, lane) {
+            self.enqueue(key);
+            self.match_lane(lane);
+        }
         self.schedule_task(key);
     }
 
@@ -477,10 +480,7 @@ impl Matcher {
     }
 
     fn keys_of(&self, run: RunId) -> Vec<TaskKey> {
-        let first =
-            TaskKey { run, instance: engine::InstanceId(0), purpose: engine::task::Purpose::Do };
-        let range = self.tasks.range(first..).map(|(key, _)| *key);
-        range.take_while(|key| key.run == run).collect()
+        self.tasks.keys_of(run)
     }
 
     /// Puts a frame where the agent's stream finds it.

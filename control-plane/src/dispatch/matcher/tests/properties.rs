@@ -257,7 +257,7 @@ impl Life {
         assert_eq!(known, self.open, "an order is in exactly one place until it has ended");
         let mut places: BTreeMap<TaskKey, u32> = BTreeMap::new();
         let (mut queued, mut running, mut in_lanes) = (0, 0, 0);
-        for (key, task) in &matcher.tasks {
+        for (key, task) in matcher.tasks.keys().zip(matcher.tasks.values()) {
             match &task.state {
                 State::Waiting(waiting) => {
                     queued += 1;

@@ -45,7 +45,7 @@ fn what_the_sink_says_goes_to_the_agent() {
         world.succeed(agent, task);
         world.answer_all(Some(ack));
         assert_eq!(world.frames(agent), [frame]);
-        assert_eq!(world.matcher.tasks.len(), 0);
+        assert_eq!(world.matcher.tasks.keys().count(), 0);
     }
 }
 
@@ -80,7 +80,7 @@ fn an_order_of_the_same_attempt_while_its_report_is_out_stands_if_the_report_doe
             matcher.expect(order, Duration::from_secs(3));
         });
         world.answer_all(ack);
-        assert_eq!(world.matcher.tasks.len(), tasks, "{ack:?}");
+        assert_eq!(world.matcher.tasks.keys().count(), tasks, "{ack:?}");
         world.succeed(agent, task);
         assert_eq!(world.reports.len(), tasks, "the agent's result claims it: {ack:?}");
     }
