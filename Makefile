@@ -9,7 +9,7 @@ FUZZ_ITERATIONS ?= 50000
 START ?= 1
 SEEDS ?= 20000
 
-.PHONY: help build run up test test-long lint fmt clippy buf tidy verify deny fuzz simulate bench bench-quick bench-economy soak bench-binaries clean check-tools
+.PHONY: help build run up test test-long lint fmt clippy buf tidy verify deny fuzz simulate bench bench-quick bench-micro bench-economy soak bench-binaries clean check-tools
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/:.*?## /\t/' | expand -t 12
@@ -73,6 +73,9 @@ bench-quick: bench-binaries ## The same, fewer and shorter, within two minutes
 simulate: check-tools ## Lives SEEDS simulated lives from seed START on; START=n SEEDS=1 lives one again
 	SIMULATION_START=$(START) SIMULATION_SEEDS=$(SEEDS) \
 		$(CARGO) test --release --package control-plane --test simulation -- --nocapture
+
+bench-micro: check-tools ## Engine and codec by themselves, with criterion
+	$(CARGO) bench --package bench
 
 bench-economy: bench-binaries ## What is used when idle, with many agents, with waiting runs, overloaded
 	target/release/bench economy

@@ -18,6 +18,7 @@ pub(crate) struct Compared {
     pub(crate) transitions_per_run: usize,
     pub(crate) body_bytes_per_step: f64,
     pub(crate) limit_batch: f64,
+    pub(crate) limit_cpu_micros_per_step: f64,
 }
 
 /// One line of the summary. The first ten fields are what others read.
@@ -46,6 +47,11 @@ pub(crate) struct Row {
     pub(crate) body_bytes_per_step: f64,
     /// Transitions in a batch of the bare statement.
     pub(crate) limit_batch: f64,
+    /// CPU time of the bare statement: its process and the database.
+    pub(crate) limit_cpu_micros_per_step: f64,
+    /// That over the CPU time of the product's processes: a ratio that other users of the machine
+    /// do not change.
+    pub(crate) ratio_by_cpu: f64,
     pub(crate) repeats: usize,
 }
 
@@ -56,7 +62,8 @@ pub(crate) async fn compare(
     repeats: usize,
 ) -> anyhow::Result<Compared> {
     let mut setting = Setting::start(binary, case).await?;
-    let (mut figures, mut limits, mut batches) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut figures, mut limits) = (Vec::new(), Vec::new());
+    let (mut batches, mut cpus) = (Vec::new(), Vec::new());
     let mut recorded: Option<Recorded> = None;
     let (mut ended, steps) = (0, f64::from(case.workload.steps()));
     for _ in 0..repeats.max(1) {
@@ -72,6 +79,7 @@ pub(crate) async fn compare(
         let bare = limit::measure(recorded, store, concurrency, warm_up / 4, window / 2).await?;
         limits.push(bare.runs_per_second * steps);
         batches.push(bare.batch);
+        cpus.push(bare.cpu_micros_per_run / steps);
     }
     setting.end(ended * u64::from(case.workload.steps())).await?;
     let recorded = recorded.context("a run was recorded")?;
@@ -81,6 +89,7 @@ pub(crate) async fn compare(
         transitions_per_run: recorded.transitions(),
         body_bytes_per_step: recorded.body_bytes() as f64 / steps,
         limit_batch: median(&batches).unwrap_or(0.0),
+        limit_cpu_micros_per_step: median(&cpus).unwrap_or(0.0),
     })
 }
 
@@ -99,6 +108,7 @@ impl Row {
             .collect();
         let cpu = |of: &dyn Fn(&CpuSplit) -> f64| middle(&|it| of(&it.cpu_micros_per_step));
         let first = figures.first();
+        let all = middle(&|it| it.cpu_micros_per_step.all());
         Self {
             workload: first.map(|it| it.workload.clone()).unwrap_or_default(),
             store: first.map(|it| it.store.clone()).unwrap_or_default(),
@@ -127,6 +137,8 @@ impl Row {
             transitions_per_run: compared.transitions_per_run,
             body_bytes_per_step: compared.body_bytes_per_step.round(),
             limit_batch: compared.limit_batch.round(),
+            limit_cpu_micros_per_step: thousandths(compared.limit_cpu_micros_per_step),
+            ratio_by_cpu: thousandths(compared.limit_cpu_micros_per_step / all),
             repeats: figures.len(),
         }
     }
@@ -151,7 +163,7 @@ mod tests {
             runs_per_second: steps_per_second / 5.0,
             step: Spread { p50_ms: 1.0, p99_ms: 2.0, max_ms: steps_per_second, count: 9 },
             run: Spread::default(),
-            cpu_micros_per_step: CpuSplit::default(),
+            cpu_micros_per_step: CpuSplit { server: 25.0, agents: 15.0, ..Default::default() },
             cores_busy: 1.0,
             wal_bytes_per_step: Some(900.0),
             server_rss_mb: 50.0,
@@ -168,10 +180,12 @@ mod tests {
             transitions_per_run: 6,
             body_bytes_per_step: 120.0,
             limit_batch: 500.0,
+            limit_cpu_micros_per_step: 20.0,
         };
         let row = Row::of(&compared);
         assert_eq!((row.steps_per_second, row.runs_per_second), (200.0, 40.0));
         assert_eq!((row.limit_steps_per_second, row.ratio_to_limit), (400.0, 0.5));
+        assert_eq!(row.ratio_by_cpu, 0.5);
         assert_eq!((row.max_ms, row.wal_bytes_per_step), (300.0, Some(900.0)));
     }
 
@@ -183,6 +197,7 @@ mod tests {
             transitions_per_run: 6,
             body_bytes_per_step: 1.0,
             limit_batch: 1.0,
+            limit_cpu_micros_per_step: 1.0,
         };
         let row = serde_json::to_value(Row::of(&compared)).unwrap();
         for field in [

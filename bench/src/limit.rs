@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use crate::host::agents::monotonic_micros;
 use crate::host::database::{Database, Kind};
+use crate::host::usage;
 
 /// One run as the store has it, cut into its transitions.
 #[derive(Clone, Debug)]
@@ -98,6 +99,8 @@ impl Recorded {
 pub(crate) struct Bare {
     pub(crate) runs_per_second: f64,
     pub(crate) batch: f64,
+    /// CPU time of the committing process and of the database, in microseconds for each run.
+    pub(crate) cpu_micros_per_run: f64,
 }
 
 /// Commits runs like the recorded one, so many at a time, for so long.
@@ -123,6 +126,14 @@ pub(crate) async fn measure(
     });
     let tasks: Vec<_> =
         (0..committers).map(|_| tokio::spawn(Arc::clone(&shared).commit())).collect();
+    let me = std::process::id();
+    let used = || -> anyhow::Result<u64> {
+        Ok(usage::cpu_micros(me)? + database.cpu_micros()?.unwrap_or(0))
+    };
+    tokio::time::sleep_until(from.into()).await;
+    let before = used()?;
+    tokio::time::sleep_until((from + window).into()).await;
+    let cpu = used()? - before;
     let (mut ended, mut transitions, mut batches) = (0_u64, 0_u64, 0_u64);
     for task in tasks {
         let counted = task.await??;
@@ -139,6 +150,7 @@ pub(crate) async fn measure(
     Ok(Bare {
         runs_per_second: runs / window.as_secs_f64(),
         batch: transitions as f64 / batches.max(1) as f64,
+        cpu_micros_per_run: cpu as f64 / runs,
     })
 }
 

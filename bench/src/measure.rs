@@ -45,6 +45,13 @@ pub(crate) struct CpuSplit {
     pub(crate) client: f64,
 }
 
+impl CpuSplit {
+    /// Of all processes together.
+    pub(crate) fn all(&self) -> f64 {
+        self.server + self.agents + self.database + self.client
+    }
+}
+
 /// What came of a measurement.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Figures {
@@ -163,7 +170,6 @@ impl Setting {
             database: each(before.database, after.database),
             client: each(before.client, after.client),
         };
-        let all = cpu.server + cpu.agents + cpu.database + cpu.client;
         let wal = before.wal_bytes.zip(after.wal_bytes);
         Ok(Figures {
             workload: case.workload.name().to_owned(),
@@ -175,7 +181,7 @@ impl Setting {
             step,
             run: Spread::of(loaded.micros.clone()),
             cpu_micros_per_step: cpu,
-            cores_busy: all * steps_per_second / 1e6,
+            cores_busy: cpu.all() * steps_per_second / 1e6,
             wal_bytes_per_step: wal.map(|(before, after)| (after - before) as f64 / steps),
             server_rss_mb: usage::peak_mb(self.server.process.id())?,
             runs: loaded.ended,

@@ -9,7 +9,7 @@ use crate::measure::Figures;
 use crate::parts::Part;
 
 /// The headings of the table, and whether each is a number.
-const HEADINGS: [&str; 14] = [
+const HEADINGS: [&str; 15] = [
     "workload",
     "store",
     "at a time",
@@ -17,6 +17,7 @@ const HEADINGS: [&str; 14] = [
     "runs/s",
     "limit",
     "of limit",
+    "by CPU",
     "step p50 ms",
     "p99",
     "run p50 ms",
@@ -55,7 +56,7 @@ pub(crate) fn markdown(rows: &[Row]) -> String {
 
 fn cells(row: &Row) -> Vec<String> {
     let cpu = &row.cpu_micros_per_step;
-    let all = cpu.server + cpu.agents + cpu.database + cpu.client;
+    let all = cpu.all();
     vec![
         row.workload.clone(),
         row.store.clone(),
@@ -64,6 +65,7 @@ fn cells(row: &Row) -> Vec<String> {
         format!("{:.0}", row.runs_per_second),
         format!("{:.0}", row.limit_steps_per_second),
         format!("{:.2}", row.ratio_to_limit),
+        format!("{:.2}", row.ratio_by_cpu),
         format!("{:.2}", row.p50_ms),
         format!("{:.2}", row.p99_ms),
         format!("{:.2}", row.run_p50_ms),
