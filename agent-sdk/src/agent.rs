@@ -6,6 +6,7 @@ use std::time::Duration;
 use contracts::v1;
 
 use crate::action::{Action, Undo};
+use crate::capacity::Capacity;
 use crate::error::Error;
 use crate::limits::SLOTS_DEFAULT;
 
@@ -17,6 +18,7 @@ pub struct Agent {
     pub(crate) slots: u32,
     pub(crate) instance: Option<String>,
     pub(crate) drain_timeout: Option<Duration>,
+    pub(crate) capacity: Capacity,
     description: String,
     aliases: Vec<String>,
     labels: BTreeMap<String, String>,
@@ -33,6 +35,7 @@ impl Agent {
             slots: SLOTS_DEFAULT,
             instance: None,
             drain_timeout: None,
+            capacity: Capacity::default(),
             description: String::new(),
             aliases: Vec::new(),
             labels: BTreeMap::new(),
@@ -96,6 +99,11 @@ impl Agent {
     pub fn action(mut self, action: Action) -> Self {
         self.actions.push(action);
         self
+    }
+
+    /// The handle to change how many tasks it takes while it runs.
+    pub fn capacity(&self) -> Capacity {
+        self.capacity.clone()
     }
 
     /// Its type.

@@ -148,6 +148,13 @@ impl Board {
         state.ask_to_drain();
     }
 
+    /// Says how many tasks may be out at once: this many, or as many as there are slots.
+    pub(crate) fn credit(&self, most: Option<u32>) {
+        let slots = self.agent.slots;
+        let total = i32::try_from(most.map_or(slots, |most| most.min(slots))).unwrap_or(i32::MAX);
+        self.send(Frame::Credits(v1::Credits { total, per_action: HashMap::new() }));
+    }
+
     /// Ends the stream once everything is sent.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
@@ -306,6 +313,9 @@ impl State {
 
     fn ask_to_drain(&mut self) {
         if self.live {
+            // Also for a control plane that takes its time with the request.
+            let none = v1::Credits { total: 0, per_action: HashMap::new() };
+            self.outbox.push(Item::Frame(Frame::Credits(none)));
             let reason = "the agent is to stop".to_owned();
             let request = v1::DrainRequested { reason };
             self.outbox.push(Item::Frame(Frame::DrainRequested(request)));

@@ -7,6 +7,8 @@ use crate::error::Error;
 
 /// The environment variable that names the control plane's addresses.
 pub const URL_VARIABLE: &str = "ORCHESTRATOR_URL";
+/// An earlier name of it, which is still read.
+const URL_VARIABLE_BEFORE: &str = "ORCHESTRATOR_SERVER";
 const URL_DEFAULT: &str = "http://127.0.0.1:8000";
 
 /// How an agent is run.
@@ -31,7 +33,9 @@ impl RunConfig {
     /// From the command line (`--server URL`, `--instance NAME`), else from `ORCHESTRATOR_URL`
     /// (addresses with commas between), else http://127.0.0.1:8000.
     pub fn from_env() -> Result<Self, Error> {
-        Self::read(env::args().skip(1), env::var(URL_VARIABLE).ok())
+        let named = |name| env::var(name).ok().filter(|addresses: &String| !addresses.is_empty());
+        let variable = named(URL_VARIABLE).or_else(|| named(URL_VARIABLE_BEFORE));
+        Self::read(env::args().skip(1), variable)
     }
 
     pub(crate) fn read(

@@ -53,7 +53,8 @@ impl Way {
     }
 }
 
-fn endpoint(address: &str) -> Result<Endpoint, Error> {
+/// Checks an address.
+pub(crate) fn endpoint(address: &str) -> Result<Endpoint, Error> {
     let wrong = |reason: String| Error::Address { address: address.to_owned(), reason };
     let url =
         if address.contains("://") { address.to_owned() } else { format!("http://{address}") };

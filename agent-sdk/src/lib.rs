@@ -32,6 +32,8 @@ mod action;
 mod agent;
 mod backoff;
 mod board;
+mod capacity;
+pub mod client;
 mod config;
 mod connect;
 mod context;
@@ -52,6 +54,7 @@ mod work;
 
 pub use action::{Action, Handles, Undo, UndoInput};
 pub use agent::Agent;
+pub use capacity::Capacity;
 pub use config::{RunConfig, URL_VARIABLE};
 pub use context::{Context, Level, Usage};
 pub use effect_log::EffectLog;

@@ -36,6 +36,10 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same two while tasks are in flight.
 pub const CONNECT_WITH_TASKS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a client waits for one answer.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client repeats a call that a server cannot serve just now.
+pub const CALL_PATIENCE: Duration = Duration::from_secs(30);
 /// A session that lasted this long counts as healthy: the backoff begins anew.
 pub const SESSION_HEALTHY: Duration = Duration::from_secs(5);
 

@@ -6,6 +6,8 @@ use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use rand::RngExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -23,7 +25,7 @@ use crate::limits::{
     SESSION_HEALTHY,
 };
 use crate::outcome::Stop;
-use crate::session::{self, End, Session, describe};
+use crate::session::{self, Dialling, End, Session, describe};
 use crate::{Agent, Error, RunConfig};
 
 impl Agent {
@@ -93,6 +95,8 @@ struct Runner {
     token: String,
     drain_timeout: Option<Duration>,
     backoff: Backoff,
+    /// A connection that was made before the last session was left.
+    next: Option<Channel>,
 }
 
 impl Runner {
@@ -108,6 +112,7 @@ impl Runner {
             token: String::new(),
             drain_timeout,
             backoff: Backoff::default(),
+            next: None,
         })
     }
 
@@ -130,6 +135,7 @@ impl Runner {
             if drain.is_cancelled() {
                 board.drain();
             }
+            let tried = Instant::now();
             let opened = tokio::select! {
                 biased;
                 () = stopped_idle(&board, drain) => return Ok(()),
@@ -138,15 +144,17 @@ impl Runner {
             let why = match opened {
                 Ok(session) => {
                     let began = Instant::now();
-                    let end = session.run(drain).await;
+                    let changes = board.agent().capacity.changes();
+                    let end = session.run(drain, changes, || self.dial()).await;
                     if began.elapsed() >= SESSION_HEALTHY {
                         self.backoff.reset();
                         losses = 0;
                     }
                     match end {
                         End::Drained => return Ok(()),
-                        End::Rebalance => {
-                            self.turn += 1;
+                        End::Rebalance((turn, channel)) => {
+                            self.turn = turn;
+                            self.next = Some(channel);
                             continue;
                         }
                         End::Lost(why) => why,
@@ -160,6 +168,8 @@ impl Runner {
             self.turn += 1;
             let tasks = board.tasks();
             let delay = self.backoff.next(tasks > 0);
+            // With tasks the tries begin at least a second apart, however long each took.
+            let delay = if tasks > 0 { delay.saturating_sub(tried.elapsed()) } else { delay };
             losses = losses.saturating_add(1);
             // An hour without a server is a dozen lines, not thousands.
             if losses.is_power_of_two() {
@@ -178,6 +188,11 @@ impl Runner {
     /// over the next one in turn.
     async fn open(&mut self) -> Result<Session, Status> {
         let with_tasks = self.board.tasks() > 0;
+        if let Some(channel) = self.next.take()
+            && let Ok(session) = self.register(channel, with_tasks).await
+        {
+            return Ok(session);
+        }
         let within = if with_tasks { CONNECT_WITH_TASKS_TIMEOUT } else { CONNECT_TIMEOUT };
         let count = if with_tasks { self.ways.len() } else { 1 };
         let mut opening = JoinSet::new();
@@ -200,6 +215,32 @@ impl Runner {
             }
         }
         Err(failure)
+    }
+
+    /// Makes a connection to go on with: to whichever other address answers first, or to the same
+    /// one where no other does; tries until one does.
+    fn dial(&self) -> Dialling {
+        let (ways, turn) = (self.ways.clone(), self.turn);
+        Box::pin(async move {
+            let dial = async |index: usize| {
+                let opened = ways[index].open(CONNECT_WITH_TASKS_TIMEOUT).await;
+                opened.ok().map(|channel| (index, channel))
+            };
+            let mut backoff = Backoff::default();
+            loop {
+                let others = (1..ways.len()).map(|offset| dial((turn + offset) % ways.len()));
+                let mut others: FuturesUnordered<_> = others.collect();
+                while let Some(opened) = others.next().await {
+                    if let Some(opened) = opened {
+                        return opened;
+                    }
+                }
+                if let Some(opened) = dial(turn % ways.len()).await {
+                    return opened;
+                }
+                tokio::time::sleep(backoff.next(true)).await;
+            }
+        })
     }
 
     async fn register(&mut self, channel: Channel, with_tasks: bool) -> Result<Session, Status> {

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use contracts::v1::agent_service_client::AgentServiceClient;
 use contracts::v1::{self, connect_request, connect_response};
+use futures::future::{BoxFuture, Fuse, FusedFuture as _, FutureExt as _};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use crate::board::{Board, Clocks, Frames};
+use crate::capacity::Changes;
 use crate::limits::{FAREWELL_TIMEOUT, MESSAGE_BYTES_MAX, PING_IDLE_INTERVAL};
 
 /// A registered session.
@@ -25,15 +27,21 @@ pub(crate) struct Session {
     next_status: Instant,
     nonce: u64,
     silent_before: bool,
+    /// The way to where the agent goes next, once it was asked to go; this session lasts until
+    /// that is there.
+    leaving: Fuse<Dialling>,
 }
+
+/// A connection in the making: which address it is to, and how it is reached.
+pub(crate) type Dialling = BoxFuture<'static, (usize, Channel)>;
 
 /// Why a session ended.
 #[derive(Debug)]
 pub(crate) enum End {
     /// Everything is done and reported.
     Drained,
-    /// The control plane asks to connect anew.
-    Rebalance,
+    /// The control plane asked to connect anew, and this is the way.
+    Rebalance((usize, Channel)),
     /// The stream broke, or is taken for broken.
     Lost(String),
 }
@@ -79,14 +87,20 @@ pub(crate) async fn open(
         next_status: now,
         nonce: 0,
         silent_before: false,
+        leaving: Fuse::terminated(),
     };
     Ok((session, registered.session_token))
 }
 
 impl Session {
     /// Serves the session until it ends. `drain` says when to take nothing new; it is cancelled
-    /// from here when the control plane asks for it.
-    pub(crate) async fn run(mut self, drain: &CancellationToken) -> End {
+    /// from here when the control plane asks for it. `dial` finds the way elsewhere.
+    pub(crate) async fn run(
+        mut self,
+        drain: &CancellationToken,
+        mut changes: Changes,
+        dial: impl Fn() -> Dialling,
+    ) -> End {
         let board = Arc::clone(&self.board);
         let mut tick = tokio::time::interval(self.tick());
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -100,14 +114,18 @@ impl Session {
                 message = self.inbound.message(), if !board.is_full() => match message {
                     Ok(Some(response)) => {
                         self.heard = Instant::now();
-                        let heard = response.frame.and_then(|frame| self.hear(frame, drain));
-                        if let Some(end) = heard {
-                            break end;
+                        if let Some(frame) = response.frame {
+                            self.hear(frame, drain, &dial);
                         }
                     }
-                    Ok(None) => break End::Lost("the control plane closed the stream".to_owned()),
+                    Ok(None) => {
+                        break End::Lost("the control plane closed the stream".to_owned());
+                    }
                     Err(status) => break End::Lost(describe(&status)),
                 },
+                // Only now is this session left: there is no gap to speak of.
+                way = &mut self.leaving => break End::Rebalance(way),
+                total = changes.next(), if !draining => board.credit(total),
                 now = tick.tick() => if let Some(end) = self.tick_at(now) { break end },
                 () = board.changed.notified(), if draining => {}
                 () = drain.cancelled(), if !draining => {
@@ -120,8 +138,13 @@ impl Session {
         end
     }
 
-    /// Takes a frame; gives how the session ends if it does.
-    fn hear(&mut self, frame: connect_response::Frame, drain: &CancellationToken) -> Option<End> {
+    /// Takes a frame.
+    fn hear(
+        &mut self,
+        frame: connect_response::Frame,
+        drain: &CancellationToken,
+        dial: &impl Fn() -> Dialling,
+    ) {
         use connect_response::Frame;
         match frame {
             Frame::Assign(assign) => {
@@ -136,8 +159,12 @@ impl Session {
             }
             Frame::Cancel(cancel) => self.board.cancel(&cancel),
             Frame::ResultsAck(acks) => self.board.acknowledge(&acks.acks),
-            Frame::LeaseLost(lost) => self.board.lease_lost(&lost.task_id, &lost.reason),
-            Frame::Rebalance(_) => return Some(End::Rebalance),
+            Frame::LeaseLost(lost) => self.board.lease_lost(&lost),
+            Frame::Rebalance(_) => {
+                if self.leaving.is_terminated() {
+                    self.leaving = dial().fuse();
+                }
+            }
             Frame::Drain(order) => {
                 tracing::info!(order.reason, "the control plane asks the agent to drain");
                 drain.cancel();
@@ -153,7 +180,6 @@ impl Session {
             // A pong has done its work by being heard; what is not known is passed over.
             Frame::Pong(_) | Frame::Registered(_) => {}
         }
-        None
     }
 
     /// Looks at the clocks; gives how the session ends if it does.

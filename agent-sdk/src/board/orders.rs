@@ -58,7 +58,8 @@ impl Board {
             named.iter().map(|task| task.task_id.clone()).filter(|id| !kept(id)).collect()
         };
         for id in lost {
-            self.lease_lost(&id, "the control plane does not know it as this agent's");
+            let reason = "the control plane does not know it as this agent's".to_owned();
+            self.drop_task(&id, &reason);
         }
         let mut state = self.lock();
         state.repeat();
@@ -160,7 +161,9 @@ impl Board {
         let mut state = self.lock();
         for ack in acks {
             let done = |entry: &Entry| matches!(entry.stage, Stage::Done { .. });
-            if !state.is_stale(&ack.task_id) && state.tasks.get(&ack.task_id).is_some_and(done) {
+            if !state.is_stale(&ack.task_id, &ack.lease_token)
+                && state.tasks.get(&ack.task_id).is_some_and(done)
+            {
                 state.tasks.remove(&ack.task_id);
             }
         }
@@ -169,13 +172,14 @@ impl Board {
     }
 
     /// Drops a task that is not this agent's any more, without a report.
-    pub(crate) fn lease_lost(&self, id: &str, reason: &str) {
-        let mut state = self.lock();
-        if state.is_stale(id) {
-            return;
+    pub(crate) fn lease_lost(&self, lost: &v1::LeaseLost) {
+        if !self.lock().is_stale(&lost.task_id, &lost.lease_token) {
+            self.drop_task(&lost.task_id, &lost.reason);
         }
-        let Some(entry) = state.tasks.remove(id) else { return };
-        drop(state);
+    }
+
+    fn drop_task(&self, id: &str, reason: &str) {
+        let Some(entry) = self.lock().tasks.remove(id) else { return };
         tracing::warn!(task = id, reason, "the task is not this agent's any more");
         entry.drop_work();
         self.changed.notify_one();
@@ -252,10 +256,14 @@ impl State {
         Again::Known
     }
 
-    /// Whether an answer about a task is about an earlier attempt of it, whose result was sent:
-    /// answers name no lease. Each such result has one.
-    fn is_stale(&mut self, id: &str) -> bool {
+    /// Whether an answer about a task is about an earlier attempt of it, or about a lease that
+    /// was renewed since. A control plane of an earlier version names no lease: then each result
+    /// of an earlier attempt that was sent has one answer.
+    fn is_stale(&mut self, id: &str, lease_token: &str) -> bool {
         let Some(entry) = self.tasks.get_mut(id) else { return false };
+        if !lease_token.is_empty() {
+            return lease_token != entry.lease_token;
+        }
         let stale = entry.stale_answers > 0;
         entry.stale_answers = entry.stale_answers.saturating_sub(1);
         stale

@@ -212,7 +212,11 @@ impl Peer {
 
     /// Says that a result is durable.
     pub async fn acknowledge(&self, task_id: &str, duplicate: bool) {
-        let acks = vec![v1::ResultAck { task_id: task_id.to_owned(), duplicate }];
+        let acks = vec![v1::ResultAck {
+            task_id: task_id.to_owned(),
+            duplicate,
+            lease_token: String::new(),
+        }];
         self.send(connect_response::Frame::ResultsAck(v1::ResultsAck { acks })).await;
     }
 

@@ -79,7 +79,11 @@ async fn a_lost_lease_drops_the_task_without_a_report() {
     let mut peer = scene.control_plane.accept_and_welcome().await;
     peer.assign(task("t1", "wait", &json!({}))).await;
     peer.expect_accepted("t1").await;
-    let lost = v1::LeaseLost { task_id: "t1".into(), reason: "given out anew".into() };
+    let lost = v1::LeaseLost {
+        task_id: "t1".into(),
+        reason: "given out anew".into(),
+        ..Default::default()
+    };
     peer.send(Frame::LeaseLost(lost)).await;
     peer.assign(task("t2", "echo", &json!(2))).await;
     only_t2(&mut peer).await;
@@ -111,6 +115,51 @@ async fn rebalance_leads_to_a_new_stream_and_tasks_go_on() {
     scene.release.notify_one();
     peer.expect_result("t1").await;
     peer.acknowledge("t1", false).await;
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_is_left_only_when_there_is_another() {
+    let mut scene = Scene::begin();
+    let mut peer = scene.control_plane.accept_and_welcome().await;
+    scene.control_plane.set_down(true);
+    peer.send(Frame::Rebalance(v1::Rebalance { within: None })).await;
+    peer.assign(task("t1", "echo", &json!(1))).await;
+    peer.expect_result("t1").await;
+    peer.acknowledge("t1", false).await;
+    scene.control_plane.set_down(false);
+    let second = scene.control_plane.accept_and_welcome().await;
+    assert!(second.register.tasks_in_flight.is_empty());
+    while peer.next().await.is_some() {}
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn answers_that_name_another_lease_change_nothing() {
+    let mut scene = Scene::begin();
+    let mut peer = scene.control_plane.accept_and_welcome().await;
+    let assigned = task("t1", "wait", &json!({}));
+    let lease_token = assigned.r#ref.clone().unwrap().lease_token;
+    peer.assign(assigned).await;
+    scene.began.notified().await;
+    let lost = |lease_token: &str| v1::LeaseLost {
+        task_id: "t1".into(),
+        reason: "given out anew".into(),
+        lease_token: lease_token.into(),
+    };
+    peer.send(Frame::LeaseLost(lost("an earlier one"))).await;
+    scene.release.notify_one();
+    peer.expect_result("t1").await;
+    let ack = |lease_token: &str| v1::ResultsAck {
+        acks: vec![v1::ResultAck {
+            task_id: "t1".into(),
+            duplicate: false,
+            lease_token: lease_token.into(),
+        }],
+    };
+    peer.send(Frame::ResultsAck(ack("an earlier one"))).await;
+    peer.expect_result("t1").await;
+    peer.send(Frame::ResultsAck(ack(&lease_token))).await;
     scene.stop().await;
 }
 
@@ -230,7 +279,11 @@ async fn answers_about_an_earlier_attempt_do_not_touch_the_next_one() {
     peer.assign(second).await;
     scene.began.notified().await;
     // What the control plane says of the first attempt's late result.
-    let lost = v1::LeaseLost { task_id: "t1".into(), reason: "given out anew".into() };
+    let lost = v1::LeaseLost {
+        task_id: "t1".into(),
+        reason: "given out anew".into(),
+        ..Default::default()
+    };
     peer.send(Frame::LeaseLost(lost)).await;
     scene.release.notify_one();
     assert_eq!(succeeded(&peer.expect_result("t1").await), json!({"attempt": 2}));

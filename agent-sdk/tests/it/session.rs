@@ -286,6 +286,34 @@ async fn shutting_down_finishes_reports_and_takes_nothing_new() {
 }
 
 #[tokio::test]
+async fn a_program_pauses_its_agent_and_lets_it_go_on() {
+    let mut capacity = None;
+    let mut scene = Scene::with(|agent| {
+        capacity = Some(agent.capacity());
+        agent
+    });
+    let capacity = capacity.unwrap();
+    let mut peer = scene.control_plane.accept_and_welcome().await;
+    let credits = async |peer: &mut Peer| {
+        let credits = peer.expect(|frame| match frame {
+            Said::Credits(credits) => Some(credits.total),
+            _ => None,
+        });
+        credits.await
+    };
+    capacity.pause();
+    assert_eq!(credits(&mut peer).await, 0);
+    capacity.limit(2);
+    assert_eq!(credits(&mut peer).await, 2);
+    peer.cut().await;
+    let mut peer = scene.control_plane.accept_and_welcome().await;
+    assert_eq!(credits(&mut peer).await, 2, "another session hears of it as well");
+    capacity.resume();
+    assert_eq!(credits(&mut peer).await, 4, "as many as there are slots");
+    scene.stop().await;
+}
+
+#[tokio::test]
 async fn the_control_plane_can_drain_it() {
     let mut scene = Scene::begin();
     let mut peer = scene.control_plane.accept_and_welcome().await;
