@@ -58,7 +58,8 @@ impl State {
     fn next_frame(&mut self) -> Option<Frame> {
         loop {
             let frame = match self.outbox.pop()? {
-                Item::Frame(frame) | Item::News(frame) | Item::Kept(frame) => Some(frame),
+                Item::Frame(frame) | Item::News(frame) => Some(frame),
+                Item::Kept(frame) => Some(self.with_present_lease(frame)),
                 Item::Progress(id) => self.progress(&id),
                 Item::Checkpoint(id) => self.checkpoint(&id),
                 Item::Result(id) => self.results(id),
@@ -68,6 +69,16 @@ impl State {
                 return frame;
             }
         }
+    }
+
+    /// An event may have waited for this stream, and its task's lease may be another since.
+    fn with_present_lease(&self, mut frame: Frame) -> Frame {
+        if let Frame::Emit(v1::Emit { task: Some(task), .. }) = &mut frame
+            && let Some(entry) = self.tasks.get(&task.task_id)
+        {
+            task.lease_token.clone_from(&entry.lease_token);
+        }
+        frame
     }
 
     fn progress(&mut self, id: &str) -> Option<Frame> {

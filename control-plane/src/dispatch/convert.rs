@@ -84,12 +84,17 @@ pub(super) fn response(frame: Outgoing, clocks: &Clocks) -> connect_response::Fr
             reason,
             grace: Some(duration(grace)),
         }),
-        Outgoing::Ack { key, duplicate } => Frame::ResultsAck(v1::ResultsAck {
-            acks: vec![v1::ResultAck { task_id: key.to_string(), duplicate }],
-        }),
-        Outgoing::LeaseLost { key, reason } => {
-            Frame::LeaseLost(v1::LeaseLost { task_id: key.to_string(), reason: reason.to_owned() })
+        Outgoing::Ack { key, lease, duplicate } => {
+            let (task_id, lease_token) = (key.to_string(), lease.to_string());
+            Frame::ResultsAck(v1::ResultsAck {
+                acks: vec![v1::ResultAck { task_id, duplicate, lease_token }],
+            })
         }
+        Outgoing::LeaseLost { key, lease, reason } => Frame::LeaseLost(v1::LeaseLost {
+            task_id: key.to_string(),
+            reason: reason.to_owned(),
+            lease_token: lease.map(|lease| lease.to_string()).unwrap_or_default(),
+        }),
         Outgoing::Rebalance { within } => {
             Frame::Rebalance(v1::Rebalance { within: Some(duration(within)) })
         }
@@ -126,11 +131,22 @@ pub(super) fn task(assignment: &Assignment, clocks: &Clocks) -> v1::Task {
         timeout: order.timeout.map(duration),
         lease: Some(duration(clocks.lease)),
         await_proceed: order.delivery == engine::task::Delivery::AtMostOnce,
-        traceparent: String::new(),
+        traceparent: traceparent(order),
         budget: None,
         last_checkpoint: assignment.checkpoint.as_deref().cloned(),
         is_undo: order.key.purpose == Purpose::Undo,
     }
+}
+
+/// The W3C trace context of a task. Its trace is the run, so that all that is done for a run is
+/// one trace; its span is the attempt. The engine hands in no context of the client's own.
+fn traceparent(order: &engine::task::TaskOrder) -> String {
+    let run = order.key.run.to_string().replace('-', "");
+    let undo = u64::from(order.key.purpose == Purpose::Undo);
+    let (instance, attempt) = (u64::from(order.key.instance.0), u64::from(order.attempt & 0xffff));
+    // Never zero, for attempts count from 1.
+    let span = instance << 32 | attempt << 1 | undo;
+    format!("00-{run}-{span:016x}-01")
 }
 
 pub(super) fn task_ref(key: TaskKey, lease: LeaseToken) -> v1::TaskRef {
@@ -333,12 +349,16 @@ fn usage_of(usage: v1::Usage) -> Usage {
 }
 
 fn emitted(emit: v1::Emit) -> Incoming {
-    let task = match emit.task.map(|task| task.task_id.parse::<TaskKey>()).transpose() {
-        Ok(task) => task,
-        Err(error) => return wrong(error),
+    let task = match emit.task {
+        None => None,
+        Some(task) => match (task.task_id.parse::<TaskKey>(), task.lease_token.parse()) {
+            (Ok(key), Ok(lease)) => Some((key, lease)),
+            (Ok(key), Err(_)) => return Incoming::Foreign(key),
+            (Err(error), _) => return wrong(error),
+        },
     };
     let run = if emit.run_id.is_empty() {
-        task.map(|task| task.run).ok_or("an event needs a run or a task".to_owned())
+        task.map(|(task, _)| task.run).ok_or("an event needs a run or a task".to_owned())
     } else {
         emit.run_id.parse().map_err(|_| format!("`{}` is not the id of a run", cut(emit.run_id)))
     };
@@ -446,10 +466,28 @@ mod tests {
 
     #[test]
     fn neighbours_are_put_together_and_order_is_kept() {
-        let ack = || Outgoing::Ack { key: order("w", 1).key, duplicate: false };
+        let ack = || Outgoing::Ack {
+            key: order("w", 1).key,
+            lease: LeaseToken { epoch: 1, attempt: 1, counter: 1 },
+            duplicate: false,
+        };
         let ping = Outgoing::Ping { nonce: 1 };
         let frames = vec![assign(1, 1), assign(2, 1), ping, assign(3, 1), ack(), ack()];
         assert_eq!(shapes(frames), ["assign 2", "ping", "assign 1", "ack 2"]);
+    }
+
+    #[test]
+    fn a_task_has_a_trace_context_of_its_run_and_attempt() {
+        let Outgoing::Assign(mut assignment) = assign(1, 1) else { panic!("an assignment") };
+        let context = |assignment: &Assignment| task(assignment, &Clocks::default()).traceparent;
+        let first = context(&assignment);
+        let parts: Vec<&str> = first.split('-').collect();
+        let [version, trace, span, flags] = parts[..] else { panic!("{first}") };
+        assert_eq!((version, flags), ("00", "01"));
+        assert_eq!(trace, assignment.order.key.run.to_string().replace('-', ""));
+        assert!(span.len() == 16 && u64::from_str_radix(span, 16).unwrap() != 0, "{first}");
+        Arc::make_mut(&mut assignment.order).attempt = 2;
+        assert_ne!(context(&assignment), first, "another attempt is another span");
     }
 
     #[test]

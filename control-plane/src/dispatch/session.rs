@@ -37,10 +37,13 @@ pub(super) enum Outgoing {
     },
     Ack {
         key: TaskKey,
+        lease: LeaseToken,
         duplicate: bool,
     },
     LeaseLost {
         key: TaskKey,
+        /// `None`: the agent named one that is none of ours.
+        lease: Option<LeaseToken>,
         reason: &'static str,
     },
     Rebalance {
@@ -151,6 +154,23 @@ impl Session {
         }
     }
 
+    /// Puts a frame behind all others, but a cancel before everything that it does not concern:
+    /// the agent is to hear of it at once, whatever else waits.
+    pub(super) fn push(&mut self, frame: Outgoing) {
+        let Outgoing::Cancel { key: cancelled, .. } = &frame else {
+            self.outbox.push_back(frame);
+            return;
+        };
+        let concerns = |waiting: &Outgoing| match waiting {
+            Outgoing::Registered { .. } => true,
+            Outgoing::Assign(assignment) => assignment.order.key == *cancelled,
+            Outgoing::Proceed { key, .. } | Outgoing::Cancel { key, .. } => key == cancelled,
+            _ => false,
+        };
+        let behind = self.outbox.iter().rposition(concerns).map_or(0, |index| index + 1);
+        self.outbox.insert(behind, frame);
+    }
+
     /// It does not read at all any more.
     pub(super) fn is_clogged(&self) -> bool {
         self.outbox.len() > limits::OUTBOX_FRAMES_MAX
@@ -206,7 +226,7 @@ pub(super) enum Incoming {
         name: String,
         payload: Json,
         run: engine::RunId,
-        task: Option<TaskKey>,
+        task: Option<(TaskKey, LeaseToken)>,
     },
     /// A frame about a task with a token that this control plane never gave out.
     Foreign(TaskKey),

@@ -297,7 +297,7 @@ impl Matcher {
                     replica,
                     LinkFrame::Deliver {
                         agent: handle,
-                        frame: Outgoing::LeaseLost { key, reason },
+                        frame: Outgoing::LeaseLost { key, lease: Some(lease), reason },
                     },
                 );
             }

@@ -90,13 +90,19 @@ impl Matcher {
             Incoming::DrainRequested { reason } => self.drain(id, &reason),
             Incoming::Ping { nonce } => self.send(id, Outgoing::Pong { nonce }),
             Incoming::Pong => {}
+            Incoming::Emit { task: Some((key, lease)), .. }
+                if matches!(self.standing(id, key, lease), Standing::Lost) =>
+            {
+                self.tell_lost(id, key, Some(lease));
+            }
             Incoming::Emit { name, payload, run, task } => {
+                let task = task.map(|(key, _)| key);
                 if let Some(agent) = self.registry.get(id).map(|agent| agent.as_ref()) {
                     let emitted = Emitted { name, payload, run, agent, task };
                     self.effects.emitted.push(emitted);
                 }
             }
-            Incoming::Foreign(key) => self.tell_lost(id, key),
+            Incoming::Foreign(key) => self.tell_lost(id, key, None),
             Incoming::Wrong { message } => self.send(id, Outgoing::Fault { message }),
         }
     }
@@ -144,7 +150,7 @@ impl Matcher {
             Standing::Unknown if self.claims.contains_key(&key) => false,
             Standing::Lost | Standing::Unknown => {
                 if !self.is_stopping(id, lease) {
-                    self.tell_lost(id, key);
+                    self.tell_lost(id, key, Some(lease));
                 }
                 false
             }
@@ -186,18 +192,18 @@ impl Matcher {
         match self.standing(id, key, lease) {
             Standing::Held => self.settle(settled),
             Standing::Ended => self.report_again(key),
-            Standing::Acknowledged => self.send(id, Outgoing::Ack { key, duplicate: true }),
+            Standing::Acknowledged => self.send(id, Outgoing::Ack { key, lease, duplicate: true }),
             Standing::Unknown => {
                 let was_stopping = self.stopped(id, lease);
                 if was_stopping {
-                    self.tell_lost(id, key);
+                    self.tell_lost(id, key, Some(lease));
                 } else {
                     self.effects.inquiries.push((key, lease, id));
                 }
             }
             Standing::Lost => {
                 self.stopped(id, lease);
-                self.tell_lost(id, key);
+                self.tell_lost(id, key, Some(lease));
             }
         }
     }
@@ -228,9 +234,9 @@ impl Matcher {
         true
     }
 
-    fn tell_lost(&mut self, id: AgentId, key: TaskKey) {
+    fn tell_lost(&mut self, id: AgentId, key: TaskKey, lease: Option<LeaseToken>) {
         let reason = "the task is another's, or has ended";
-        self.send(id, Outgoing::LeaseLost { key, reason });
+        self.send(id, Outgoing::LeaseLost { key, lease, reason });
     }
 
     fn update(&mut self, key: TaskKey, what: UpdateKind) {

@@ -324,7 +324,8 @@ impl Matcher {
                 return;
             }
             let reason = "the claim is of another attempt";
-            self.send(claim.agent, Outgoing::LeaseLost { key, reason });
+            let lease = Some(claim.lease);
+            self.send(claim.agent, Outgoing::LeaseLost { key, lease, reason });
         }
         if !self.assign_at_once(key, lane) {
             self.enqueue(key);
@@ -489,7 +490,7 @@ impl Matcher {
         let Some(session) = self.registry.get_mut(agent).and_then(|a| a.session.as_mut()) else {
             return;
         };
-        session.outbox.push_back(frame);
+        session.push(frame);
         let (id, clogged) = (session.id, session.is_clogged());
         self.effects.wake.push(id);
         if clogged {

@@ -61,7 +61,7 @@ impl Matcher {
         let Some(out) = self.take_out(key) else { return };
         self.settle_breaker(&out, loss.verdict());
         if let Some(reason) = loss.tell() {
-            self.send(out.agent, Outgoing::LeaseLost { key, reason });
+            self.send(out.agent, Outgoing::LeaseLost { key, lease: Some(out.lease), reason });
         }
         let name = self.registry.get(out.agent).map(|agent| agent.as_ref());
         self.free_slot(&out, key, None);
@@ -220,10 +220,13 @@ impl Matcher {
 
     fn acknowledge(&mut self, key: TaskKey, lease: LeaseToken, agent: AgentId, ack: ReportAck) {
         let frame = match ack {
-            ReportAck::LeaseLost => Outgoing::LeaseLost { key, reason: "its result came too late" },
+            ReportAck::LeaseLost => {
+                let reason = "its result came too late";
+                Outgoing::LeaseLost { key, lease: Some(lease), reason }
+            }
             ReportAck::Durable | ReportAck::Duplicate => {
                 self.recent.insert(key, lease);
-                Outgoing::Ack { key, duplicate: ack == ReportAck::Duplicate }
+                Outgoing::Ack { key, lease, duplicate: ack == ReportAck::Duplicate }
             }
         };
         self.send(agent, frame);
@@ -239,7 +242,7 @@ impl Matcher {
             Some(ReportAck::Durable | ReportAck::Duplicate) => self.proceed(key),
             Some(ReportAck::LeaseLost) => {
                 let reason = "the task is not to be done any more";
-                self.send(agent, Outgoing::LeaseLost { key, reason });
+                self.send(agent, Outgoing::LeaseLost { key, lease: Some(lease), reason });
                 if let Some(out) = self.remove(key) {
                     self.settle_breaker(&out, Verdict::Nothing);
                     self.free_slot(&out, key, None);

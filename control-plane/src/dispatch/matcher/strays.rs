@@ -495,7 +495,8 @@ impl Matcher {
         for (agent, task) in due {
             self.drop_stray(task);
             let reason = "nobody knows this task";
-            self.send(agent, Outgoing::LeaseLost { key: task.0, reason });
+            let (key, lease) = task;
+            self.send(agent, Outgoing::LeaseLost { key, lease: Some(lease), reason });
             self.match_agent(agent);
             self.schedule_agent(agent);
         }

@@ -171,7 +171,8 @@ impl Matcher {
         {
             self.drop_stray((key, claim.lease));
             let reason = "nobody knows this task";
-            self.send(claim.agent, Outgoing::LeaseLost { key, reason });
+            let lease = Some(claim.lease);
+            self.send(claim.agent, Outgoing::LeaseLost { key, lease, reason });
             self.match_agent(claim.agent);
         }
     }

@@ -218,14 +218,15 @@ async fn a_task_goes_out_and_its_result_is_acknowledged_once_durable() {
     let Told::Report(report, answer) = service.told().await else { panic!("a report") };
     let TaskOutcome::Succeeded { output, .. } = &report.task.outcome else { panic!("{report:?}") };
     assert_eq!(&**output, "[2.50]");
-    assert_eq!(report.lease.unwrap().to_string(), task.r#ref.unwrap().lease_token);
+    let lease_token = task.r#ref.unwrap().lease_token;
+    assert_eq!(report.lease.unwrap().to_string(), lease_token);
     assert_eq!(updates.recv().await.unwrap().what, UpdateKind::Accepted);
     // Before the answer there is nothing but pings.
     agent.say(connect_request::Frame::Ping(v1::Ping { nonce: 7 })).await;
     let next = agent.next().await;
     assert_eq!(next, Some(connect_response::Frame::Pong(v1::Pong { nonce: 7 })));
     answer.send(ReportAck::Durable);
-    let ack = v1::ResultAck { task_id: order.key.to_string(), duplicate: false };
+    let ack = v1::ResultAck { task_id: order.key.to_string(), duplicate: false, lease_token };
     let expected = connect_response::Frame::ResultsAck(v1::ResultsAck { acks: vec![ack] });
     assert_eq!(agent.next().await, Some(expected));
 }
@@ -420,6 +421,29 @@ async fn results_of_unknown_tasks_and_events_go_to_the_sink() {
     agent.say(connect_request::Frame::Emit(emit)).await;
     let Told::Emitted(emitted) = service.told().await else { panic!("an event") };
     assert_eq!((emitted.run, emitted.name.as_str(), &*emitted.payload), (key.run, "done", "7"));
+}
+
+#[tokio::test]
+async fn an_event_under_a_lost_lease_is_no_event() {
+    let mut service = serve(Clocks::default()).await;
+    let mut agent = service.connect(register("a")).await;
+    agent.registered().await;
+    service.dispatcher.submit(order(1));
+    let held = agent.task().await.r#ref.unwrap();
+    let lease = LeaseToken { epoch: 1, attempt: 9, counter: 9 }.to_string();
+    let lost = v1::TaskRef { lease_token: lease.clone(), ..held.clone() };
+    let emit = |name: &str, task| {
+        let (name, payload) = (name.to_owned(), json("7"));
+        let emit = v1::Emit { name, payload, run_id: String::new(), task: Some(task) };
+        connect_request::Frame::Emit(emit)
+    };
+    agent.say(emit("late", lost)).await;
+    let next = agent.next().await;
+    let Some(connect_response::Frame::LeaseLost(said)) = next else { panic!("{next:?}") };
+    assert_eq!((said.task_id.as_str(), said.lease_token), (held.task_id.as_str(), lease));
+    agent.say(emit("in time", held)).await;
+    let Told::Emitted(emitted) = service.told().await else { panic!("an event") };
+    assert_eq!(emitted.name, "in time");
 }
 
 fn poll(token: &str, id: &str, wait_secs: i64) -> v1::PollTasksRequest {

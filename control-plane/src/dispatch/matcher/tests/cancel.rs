@@ -170,3 +170,23 @@ fn holding_takes_tasks_out_of_the_queue_and_lost_ones_do_not_enter_it() {
     world.act(|matcher| matcher.hold_run(run("w"), false));
     assert_eq!(world.assigned(agent), ["w/1"]);
 }
+
+#[test]
+fn a_cancel_goes_before_everything_that_it_does_not_concern() {
+    let mut world = World::new();
+    let agent = world.agent("a", 8);
+    world.submit(order("w", 1));
+    let running = world.one(agent);
+    for number in 2..=4 {
+        world.submit(order("w", number));
+    }
+    cancel(&mut world, 3);
+    cancel(&mut world, running.0.instance.0);
+    let told = |frame: &Outgoing| match frame {
+        Outgoing::Assign(assignment) => format!("assign {}", assignment.order.key.instance.0),
+        Outgoing::Cancel { key, .. } => format!("cancel {}", key.instance.0),
+        other => format!("{other:?}"),
+    };
+    let frames: Vec<String> = world.frames(agent).iter().map(told).collect();
+    assert_eq!(frames, ["cancel 1", "assign 2", "assign 3", "cancel 3", "assign 4"]);
+}

@@ -228,7 +228,7 @@ fn what_was_lost_with_the_old_stream_is_said_once_more() {
     let frames = world.frames(agent);
     let expected = matches!(
         frames[..],
-        [Outgoing::Registered { .. }, Outgoing::Proceed { .. }, Outgoing::Cancel { .. }]
+        [Outgoing::Registered { .. }, Outgoing::Cancel { .. }, Outgoing::Proceed { .. }]
     );
     assert!(expected, "{frames:?}");
 }

@@ -22,28 +22,35 @@ fn a_result_is_acknowledged_only_once_it_is_durable() {
     assert_eq!(world.reports.len(), 1, "the second delivery is not reported while one is");
     assert_eq!(world.frames(agent), []);
     world.outcomes();
-    assert_eq!(world.frames(agent), [Outgoing::Ack { key: task.0, duplicate: false }]);
+    assert_eq!(
+        world.frames(agent),
+        [Outgoing::Ack { key: task.0, lease: task.1, duplicate: false }]
+    );
     world.succeed(agent, task);
-    assert_eq!(world.frames(agent), [Outgoing::Ack { key: task.0, duplicate: true }]);
+    assert_eq!(
+        world.frames(agent),
+        [Outgoing::Ack { key: task.0, lease: task.1, duplicate: true }]
+    );
     assert!(world.reports.is_empty());
 }
 
 #[test]
 fn what_the_sink_says_goes_to_the_agent() {
-    let cases = [
-        (ReportAck::Duplicate, Outgoing::Ack { key: key("w", 1), duplicate: true }),
-        (
-            ReportAck::LeaseLost,
-            Outgoing::LeaseLost { key: key("w", 1), reason: "its result came too late" },
-        ),
-    ];
-    for (ack, frame) in cases {
+    for ack in [ReportAck::Duplicate, ReportAck::LeaseLost] {
         let mut world = World::new();
         let agent = world.agent("a", 1);
         world.submit(order("w", 1));
         let task = world.one(agent);
         world.succeed(agent, task);
         world.answer_all(Some(ack));
+        let (key, lease) = task;
+        let frame = match ack {
+            ReportAck::LeaseLost => {
+                let reason = "its result came too late";
+                Outgoing::LeaseLost { key, lease: Some(lease), reason }
+            }
+            _ => Outgoing::Ack { key, lease, duplicate: true },
+        };
         assert_eq!(world.frames(agent), [frame]);
         assert_eq!(world.matcher.tasks.keys().count(), 0);
     }
@@ -63,7 +70,7 @@ fn a_report_that_nobody_answers_is_made_again() {
     world.answer_all(None);
     world.succeed(agent, task);
     assert_eq!(world.outcomes().len(), 1, "or when the agent sends it again");
-    let acked = Outgoing::Ack { key: task.0, duplicate: false };
+    let acked = Outgoing::Ack { key: task.0, lease: task.1, duplicate: false };
     assert!(world.frames(agent).contains(&acked));
 }
 
@@ -104,7 +111,7 @@ fn the_next_attempt_may_be_ordered_before_the_answer_comes() {
     assert_eq!(second.lease.attempt, 2);
     assert_eq!(second.checkpoint, Some(state));
     world.outcomes();
-    assert_eq!(world.frames(agent), [Outgoing::Ack { key: task, duplicate: false }]);
+    assert_eq!(world.frames(agent), [Outgoing::Ack { key: task, lease, duplicate: false }]);
     assert_eq!(world.matcher.counts().running, 1, "the answer to the first is not the second's");
     world.submit(order("w", 1));
     assert_eq!(world.matcher.counts().running, 1, "an order of an older attempt is nothing");
