@@ -46,8 +46,10 @@ const ROUNDS_MAX: usize = 3;
 const ROUND_DELAY: Duration = Duration::from_millis(150);
 /// The longest pause before a call is repeated, whatever the server asks for.
 const DELAY_MAX: Duration = Duration::from_secs(5);
-/// How often the pause doubles that an overloaded server asks for.
-const DOUBLINGS_MAX: u32 = 3;
+/// How often an overloaded server is asked again; the pause that it asks for doubles each time.
+const OVERLOADED_MAX: u32 = 8;
+/// The shortest such pause.
+const OVERLOADED_DELAY_MIN: Duration = Duration::from_millis(10);
 
 /// A client of the control plane. Cheap to clone; clones share which address is in use.
 #[derive(Clone, Debug)]
@@ -234,9 +236,11 @@ impl Client {
     fn delay(&self, status: &Status, tries: &mut Tries) -> Option<Duration> {
         let asked = status.get_details_retry_info().and_then(|info| info.retry_delay);
         if status.code() == Code::ResourceExhausted {
-            let delay = asked? * 2_u32.pow(tries.overloaded.min(DOUBLINGS_MAX));
+            let delay =
+                asked?.max(OVERLOADED_DELAY_MIN).saturating_mul(1 << tries.overloaded.min(16));
             tries.overloaded += 1;
-            return Some(jittered(delay.clamp(ROUND_DELAY, DELAY_MAX)));
+            let again = tries.overloaded <= OVERLOADED_MAX;
+            return again.then(|| jittered(delay.min(DELAY_MAX)));
         }
         if !is_transient(status) {
             return None;
@@ -347,6 +351,8 @@ mod tests {
             let delay = client.delay(&overloaded, &mut tries).unwrap().as_millis();
             assert!((bound..=bound * 3 / 2).contains(&delay), "{delay}");
         }
+        let more = (0..9).filter_map(|_| client.delay(&overloaded, &mut tries)).count();
+        assert_eq!(more, 3, "eight times in all");
         assert_eq!(client.current.load(Ordering::Relaxed), 0);
         let too_large = Status::resource_exhausted("too large");
         assert!(client.delay(&too_large, &mut tries).is_none(), "waiting does not help");

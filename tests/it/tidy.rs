@@ -106,7 +106,9 @@ fn crates_depend_on_one_another_only_as_the_architecture_allows() {
             "contracts" | "engine" | "project-files" => vec![],
             "store" => vec!["engine"],
             "control-plane" => vec!["contracts", "engine", "store", "agent-sdk"],
-            "cli" | "agent-sdk" => vec!["contracts"],
+            // The client for programs is the SDK's; the command line is one of them.
+            "cli" => vec!["contracts", "agent-sdk"],
+            "agent-sdk" => vec!["contracts"],
             "orchestrator" => continue,
             "bench" => vec!["contracts", "engine", "store", "control-plane", "agent-sdk"],
             agent if agent.ends_with("-agent") => vec!["agent-sdk", "project-files"],

@@ -14,12 +14,15 @@ pub struct Globals {
     #[arg(
         long,
         global = true,
-        env = "ORCHESTRATOR_SERVER",
+        env = "ORCHESTRATOR_URL",
         hide_env_values = true,
         value_name = "URL",
         help_heading = GLOBAL
     )]
     pub server: Option<String>,
+    /// The earlier name of the variable, which is still read.
+    #[arg(long, global = true, env = "ORCHESTRATOR_SERVER", hide = true, hide_env_values = true)]
+    server_before: Option<String>,
     /// What to print on stdout
     #[arg(
         short = 'o',
@@ -46,7 +49,8 @@ pub struct Globals {
 impl Globals {
     /// The address that is named; an empty one, as of an empty variable, names none.
     pub fn server(&self) -> Option<&str> {
-        self.server.as_deref().filter(|server| !server.trim().is_empty())
+        let named = [&self.server, &self.server_before].into_iter().flatten();
+        named.map(String::as_str).find(|server| !server.trim().is_empty())
     }
 }
 

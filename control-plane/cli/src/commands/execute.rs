@@ -79,7 +79,7 @@ pub(super) async fn run(execute: Execute, session: &mut Session) -> Result<Exit,
     }
     if execute.data_dir.is_some() && !session.is_embedded {
         return Err(Error::request("`--data-dir` and a server cannot both be named")
-            .help("leave out `--data-dir`, or `--server` and ORCHESTRATOR_SERVER"));
+            .help("leave out `--data-dir`, or `--server` and ORCHESTRATOR_URL"));
     }
     let subject = subject(&execute.target, session).await?;
     let params = params::payload(&execute.params, execute.params_file.as_deref(), &subject.schema)?;

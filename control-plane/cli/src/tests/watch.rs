@@ -74,7 +74,7 @@ async fn an_overloaded_server_is_asked_again_and_then_told_of() {
         help: the server is busy; try again later\n  help: try again in 5ms\n";
     assert_eq!(outcome.stderr, expected);
     let starts = locked(&server.seen.starts);
-    assert_eq!(starts.len(), 4);
+    assert_eq!(starts.len(), 9);
     assert!(starts.iter().all(|start| start.request_id == starts[0].request_id));
 }
 
