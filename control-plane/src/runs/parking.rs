@@ -91,6 +91,7 @@ impl WritePath {
         if asked.is_empty() {
             return;
         }
+        asked.sort_unstable_by_key(|parking| parking.run);
         if asked.len() >= limits::PARK_AT_ONCE
             && let Some(looks) = &mut self.parking.looks
         {
@@ -171,6 +172,7 @@ impl Runs {
             let next = *lock(&wake.next);
             let pause = next.map(|at| until(&*self.shared.clock, at));
             look = tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 () = wake.sooner.notified() => false,
                 () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => true,

@@ -37,6 +37,8 @@ pub(crate) struct StoreFaults {
     pub(crate) unavailable: u64,
     /// In a thousand: whether it was written cannot be told.
     pub(crate) unknown: u64,
+    /// In a thousand: which runs were taken over is not heard.
+    pub(crate) unknown_take_over: u64,
     /// In a thousand: the answer takes seconds.
     pub(crate) slow: u64,
     /// Between two times at which nothing is answered, on average.
@@ -75,6 +77,7 @@ impl Plan {
                 latency: Duration::from_millis(random.below(20)),
                 unavailable: sometimes(random, 100),
                 unknown: sometimes(random, 100),
+                unknown_take_over: 0,
                 slow: sometimes(random, 30),
                 outages: now_and_then(random),
             },
@@ -92,6 +95,14 @@ impl Plan {
             failing_tasks: sometimes(random, 200),
             commands: now_and_then(random),
         }
+    }
+
+    /// Answers are lost that say which runs were taken over.
+    pub(crate) fn of_lost_take_overs(random: &mut Random) -> Self {
+        let mut plan = Self::new(random);
+        plan.store.unknown_take_over = 200;
+        plan.replica_crashes = Some(Duration::from_secs(5));
+        plan
     }
 
     /// A whole day of rare faults.

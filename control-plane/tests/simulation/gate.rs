@@ -45,7 +45,7 @@ impl SimulatedGate {
     fn unknown(access: Access) -> Error {
         match access {
             Access::Read => Self::unavailable(),
-            Access::Write | Access::Commit => Error::Unknown("simulated".to_owned()),
+            _ => Error::Unknown("simulated".to_owned()),
         }
     }
 }
@@ -106,7 +106,11 @@ impl Gate for SimulatedGate {
             () = self.dead.cancelled() => return silence().await,
             () = tokio::time::sleep(wait) => {}
         }
-        if self.meets(self.faults.unknown, "written, outcome unknown") {
+        let share = match access {
+            Access::TakeOver => self.faults.unknown_take_over,
+            _ => self.faults.unknown,
+        };
+        if self.meets(share, "written, outcome unknown") {
             let late = self.draw(|random| random.one_in(2));
             if late {
                 tokio::time::sleep(Duration::from_secs(2)).await;

@@ -48,7 +48,7 @@ use random::Random;
 use world::{Life, World};
 
 /// Seeds lived when the environment does not say.
-const SEEDS_DEFAULT: u64 = 150;
+const SEEDS_DEFAULT: u64 = 100;
 
 thread_local! {
     static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
@@ -175,6 +175,14 @@ fn the_same_seed_is_the_same_life() {
     }
     let [one, other] = [7, 8].map(|seed| live(seed, Plan::new).unwrap());
     assert_ne!(one.fingerprint, other.fingerprint);
+}
+
+#[test]
+#[ignore = "open: runs whose take-over gave no answer are in nobody's memory"]
+fn runs_whose_take_over_gave_no_answer_go_on() {
+    for seed in 1..=20 {
+        live(seed, Plan::of_lost_take_overs).unwrap_or_else(|what| panic!("{what}"));
+    }
 }
 
 #[test]

@@ -10,9 +10,10 @@ use control_plane::definitions::Definitions;
 use control_plane::dispatch::{self, Dispatcher};
 use control_plane::ids::Randomness;
 use control_plane::lease::Lease;
-use control_plane::runs::{self, Inbox, Notifier, Parts, Runs};
+use control_plane::limits::{ADOPTION_PAGE, STORE_RETRY_MAX};
+use control_plane::runs::{self, Among, Inbox, Notifier, Parts, Runs};
 use engine::Instant;
-use store::OwnerId;
+use store::{NewReplica, OwnerId, Store};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -46,10 +47,12 @@ impl Clock for SimulatedClock {
 const BEGIN: i64 = 1_800_000_000_000_000;
 /// By how much clocks of machines differ.
 const SKEW_MAX: Duration = Duration::from_secs(2);
+/// How often a life looks for runs that nobody has.
+const LOOK_EVERY: Duration = Duration::from_secs(20);
 
 impl Replica {
-    /// Starts the life with this number, from 1.
-    pub(crate) fn start(world: &World, number: u64, mut random: Random) -> Arc<Self> {
+    /// Starts the life with this number, from 1; returns once it has a place among the replicas.
+    pub(crate) async fn start(world: &World, number: u64, mut random: Random) -> Arc<Self> {
         let dead = CancellationToken::new();
         let shutdown = CancellationToken::new();
         let cut_off = CancellationToken::new();
@@ -73,17 +76,25 @@ impl Replica {
         let dispatcher = Dispatcher::new(config, Arc::clone(&clock));
         let inbox = Inbox::new();
         dispatcher.start(inbox.sink(), shutdown.clone());
+        let owner = OwnerId(Uuid::from_u128(u128::from(number)));
+        let epoch = join(&*store, owner, clock.now()).await;
         let parts = Parts {
             definitions: Definitions::new(Arc::clone(&store)),
             store,
-            owner: OwnerId(Uuid::from_u128(u128::from(number))),
-            epoch: number,
+            owner,
+            epoch,
             clock,
             dispatcher: dispatcher.clone(),
             notifier: notifier(),
         };
-        let (runs, _write_path) = runs::spawn(parts, inbox, shutdown.clone());
-        tokio::spawn(adopt(runs.clone(), dead.clone()));
+        // Some park what only waits, at once or after a while.
+        let park_after = random.one_in(2).then(|| random.millis(0, 5_000));
+        let among = Among { lease: lease.clone(), park_after, ..Among::default() };
+        let (runs, _write_path) = runs::spawn_among(parts, among, inbox, shutdown.clone());
+        tokio::spawn(take_over(runs.clone(), dead.clone()));
+        let waking = runs.clone();
+        let stop = shutdown.clone();
+        tokio::spawn(async move { waking.wake_parked(stop).await });
         Arc::new(Self { runs, dispatcher, dead, cut_off, lease, shutdown })
     }
 
@@ -101,10 +112,56 @@ impl Replica {
     }
 }
 
-async fn adopt(runs: Runs, dead: CancellationToken) {
-    while !dead.is_cancelled() && runs.adopt_all().await.is_err() {
-        tokio::time::sleep(control_plane::limits::STORE_RETRY_MAX).await;
+/// Takes a place among the replicas, however long that takes; gives the epoch.
+async fn join(store: &dyn Store, id: OwnerId, now: Instant) -> u64 {
+    let kinds = engine::Event::KINDS.iter().map(|(kind, _)| *kind).max().unwrap();
+    let (address, version) = (String::new(), "1".to_owned());
+    let new = NewReplica { id, address, version, kinds };
+    loop {
+        if let Ok(row) = store.join(&new, now.0).await {
+            return u64::try_from(row.epoch).unwrap();
+        }
+        // Perhaps it has joined, and did not hear of it.
+        if let Ok(rows) = store.replicas().await
+            && let Some(row) = rows.iter().find(|row| row.id == id)
+        {
+            return u64::try_from(row.epoch).unwrap();
+        }
+        tokio::time::sleep(STORE_RETRY_MAX).await;
     }
+}
+
+/// Takes over what all lives before have left, and looks again: what one of them wrote last may
+/// have come late.
+async fn take_over(runs: Runs, dead: CancellationToken) {
+    while !dead.is_cancelled() {
+        let pause = match take_over_once(&runs).await {
+            Ok(()) => LOOK_EVERY,
+            Err(_) => STORE_RETRY_MAX,
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn take_over_once(runs: &Runs) -> Result<(), store::Error> {
+    let (store, own) = (runs.store(), runs.identity().owner);
+    for row in store.replicas().await? {
+        if row.id == own {
+            continue;
+        }
+        store.fence(row.id, None).await?;
+        loop {
+            let at = runs.clock().now().0;
+            let taken = store.adopt_from(row.id, own, at, ADOPTION_PAGE).await?;
+            if taken.is_empty() {
+                break;
+            }
+            runs.take_in(taken, Some(row.id)).await?;
+        }
+        store.remove_replica(row.id).await?;
+    }
+    runs.adopt_all().await?;
+    Ok(())
 }
 
 /// Nothing is configured, so that it posts nothing; made once, since it loads certificates.

@@ -158,7 +158,7 @@ impl World {
     /// One life of a replica after another.
     async fn keep_replica(self: Arc<Self>, mut random: Random) {
         for number in 1.. {
-            let replica = Replica::start(&self, number, random.fork());
+            let replica = Replica::start(&self, number, random.fork()).await;
             self.history.trace(|| format!("replica {number} starts"));
             *self.replica.lock().unwrap_or_else(PoisonError::into_inner) =
                 Some(Arc::clone(&replica));

@@ -29,6 +29,8 @@ pub enum Access {
     Write,
     /// Transitions are written.
     Commit,
+    /// Many runs are taken over at once, and the answer says which.
+    TakeOver,
 }
 
 /// What a session goes through on its way to the tables and back.

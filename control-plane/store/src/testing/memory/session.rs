@@ -81,7 +81,7 @@ impl Store for Session {
         limit: u32,
     ) -> Result<Vec<RunRow>, Error> {
         let _ = at;
-        self.write(|tables| tables.adopt_from(from, to, limit)).await
+        self.through(Access::TakeOver, |tables| Ok(tables.adopt_from(from, to, limit))).await
     }
 
     async fn adopt_orphans(
@@ -91,7 +91,7 @@ impl Store for Session {
         limit: u32,
     ) -> Result<Vec<RunRow>, Error> {
         let _ = at;
-        self.write(|tables| tables.adopt_orphans(to, limit)).await
+        self.through(Access::TakeOver, |tables| Ok(tables.adopt_orphans(to, limit))).await
     }
 
     async fn fold_many(&self, runs: &[RunId]) -> Result<Vec<(RunRow, Vec<JournalRow>)>, Error> {
@@ -106,7 +106,7 @@ impl Store for Session {
     }
 
     async fn wake_due(&self, to: OwnerId, now: Micros, limit: u32) -> Result<Vec<RunRow>, Error> {
-        self.write(|tables| tables.wake_due(to, now, limit)).await
+        self.through(Access::TakeOver, |tables| Ok(tables.wake_due(to, now, limit))).await
     }
 
     async fn next_wake(&self) -> Result<Option<Micros>, Error> {
