@@ -39,3 +39,8 @@ CREATE TABLE keys (
 
 -- The owner changes by adoption alone, not on every transition.
 CREATE INDEX runs_by_owner ON runs (owner, run_id) WHERE ended_at IS NULL;
+
+-- A run is updated at each transition, and with two commits under way its former versions are
+-- not gone yet when the next one comes. With more room on its page most updates stay there and
+-- touch no index; the table gets smaller by it, not larger.
+ALTER TABLE runs SET (fillfactor = 40);
