@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::core::{self, Core, Setup};
 use crate::data_dir::{self, DataDir};
 use crate::dispatch;
+use crate::replicas;
 use crate::retention;
 use crate::schedules::Schedules;
 use crate::server::{self, Server};
@@ -68,18 +69,23 @@ impl ControlPlane {
         let mut dispatch = dispatch::Config::default();
         dispatch.clocks.grace = config.grace_after_adoption;
         let webhooks = config.webhooks();
-        let core = Core::start(Setup { database_url, dispatch, webhooks }, Arc::clone(&clock));
-        let core = core.await?;
+        let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let replica = replicas::Config {
+            address: advertised(config, address),
+            secret: config.peer_secret.clone(),
+            lease: config.replica_lease,
+            park_after: Some(config.park_after),
+            ..replicas::Config::default()
+        };
+        let setup = Setup { database_url, dispatch, webhooks, replica };
+        let core = Core::start(setup, Arc::clone(&clock)).await?;
         let admission = Admission::new(config.max_active_runs);
         let schedules = Schedules::new(core.runs.clone());
-        let server =
-            Server::new(core.runs.clone(), core.dispatcher.clone(), schedules.clone(), admission)
-                .await?;
+        let server = Server::new(&core, schedules.clone(), admission).await?;
         let shutdown = CancellationToken::new();
         let keep = retention::Keep { age: config.retention_age, count: config.retention_runs };
         let retention = retention::run(Arc::clone(core.store()), clock, keep, shutdown.clone());
         let tasks = vec![tokio::spawn(schedules.run(shutdown.clone())), tokio::spawn(retention)];
-        let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         if let Some(listener) = listener {
             server.serve(listener);
         }
@@ -107,11 +113,13 @@ impl ControlPlane {
     /// Sends clients and agents elsewhere: from now on nothing new is taken from them, watches
     /// end and agents are asked to connect to another replica. What is under way goes on.
     pub async fn drain(&self) {
+        self.core.replicas.drain();
         self.server.drain().await;
     }
 
     /// Stops: streams end, requests under way are answered, what is in the commit is settled.
     pub async fn stop(self) {
+        self.core.replicas.drain();
         self.shutdown.cancel();
         for task in self.tasks {
             if let Err(error) = task.await {
@@ -121,4 +129,11 @@ impl ControlPlane {
         self.server.stop().await;
         self.core.stop().await;
     }
+}
+
+/// Where other replicas reach this process; empty when that is not known.
+fn advertised(config: &Config, listens: Option<SocketAddr>) -> String {
+    let listens = listens.filter(|address| !address.ip().is_unspecified());
+    let own = listens.map(|address| address.to_string());
+    config.advertise.clone().or(own).unwrap_or_default()
 }

@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use store::{OwnerId, Store};
+use engine::Instant;
+use store::Store;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::definitions::Definitions;
 use crate::dispatch::{self, Dispatcher};
-use crate::runs::{self, Inbox, Notifier, Parts, Runs};
+use crate::lease::Lease;
+use crate::replicas::{self, Peers, Replicas};
+use crate::runs::{self, Alone, Among, Identity, Inbox, Notifier, Others, Parts, Runs};
 
 /// What the core is set up with.
 #[derive(Debug)]
@@ -21,6 +24,8 @@ pub struct Setup {
     pub dispatch: dispatch::Config,
     /// Webhooks by channel.
     pub webhooks: BTreeMap<String, String>,
+    /// How it takes its place among the replicas that share the store.
+    pub replica: replicas::Config,
 }
 
 /// Why the core cannot start.
@@ -41,9 +46,13 @@ pub struct Core {
     pub runs: Runs,
     /// Who gives tasks to agents.
     pub dispatcher: Dispatcher,
+    /// The replicas that share the store.
+    pub replicas: Replicas,
     shutdown: CancellationToken,
     write_path: JoinHandle<()>,
-    adoption: JoinHandle<()>,
+    /// Keeps the place among the replicas until nothing is in the commit any more.
+    membership: JoinHandle<()>,
+    leaving: CancellationToken,
 }
 
 impl Core {
@@ -56,22 +65,41 @@ impl Core {
         let store = store::open(&setup.database_url).await?;
         let notifier = Notifier::new(setup.webhooks).map_err(Error::Part)?;
         let shutdown = CancellationToken::new();
-        let dispatcher = Dispatcher::new(setup.dispatch, Arc::clone(&clock));
+        // The lock on its folder says of SQLite that nobody else has it.
+        let is_shared = store.kind() != "sqlite";
+        let lease = if is_shared { Lease::until(Instant(0)) } else { Lease::endless() };
+        let config = setup.replica;
+        let peers = Peers::new(config.secret.clone(), Arc::clone(&config.connect));
+        let (ours, time) = (Arc::clone(&store), Arc::clone(&clock));
+        let joining = Replicas::join(ours, time, &config, peers.clone(), lease.clone());
+        let replicas = joining.await?;
+        let dispatch = dispatch::Config { lease: lease.clone(), ..setup.dispatch };
+        let dispatcher = Dispatcher::new(dispatch, Arc::clone(&clock));
         let inbox = Inbox::new();
         dispatcher.start(inbox.sink(), shutdown.clone());
-        let epoch = u64::try_from(clock.now().0).unwrap_or(1);
+        let Identity { owner, epoch } = replicas.own();
         let parts = Parts {
             definitions: Definitions::new(Arc::clone(&store)),
             store,
-            owner: OwnerId(crate::ids::unique()),
+            owner,
             epoch,
             clock,
             dispatcher: dispatcher.clone(),
             notifier,
         };
-        let (runs, write_path) = runs::spawn(parts, inbox, shutdown.clone());
-        let adoption = tokio::spawn(adopt(runs.clone(), shutdown.clone()));
-        Ok(Self { runs, dispatcher, shutdown, write_path, adoption })
+        let others: Arc<dyn Others> =
+            if is_shared { Arc::new(peers.clone()) } else { Arc::new(Alone) };
+        let among = Among { others, lease, park_after: config.park_after };
+        let (runs, write_path) = runs::spawn_among(parts, among, inbox, shutdown.clone());
+        if is_shared {
+            tokio::spawn(dispatcher.clone().share(peers, shutdown.clone()));
+        }
+        let leaving = CancellationToken::new();
+        let kept = replicas.clone().keep(runs.clone(), dispatcher.clone(), leaving.clone());
+        let membership = tokio::spawn(kept);
+        let (waking, until) = (runs.clone(), shutdown.clone());
+        tokio::spawn(async move { waking.wake_parked(until).await });
+        Ok(Self { runs, dispatcher, replicas, shutdown, write_path, membership, leaving })
     }
 
     /// The store.
@@ -84,35 +112,19 @@ impl Core {
     /// that does not answer is left behind: nothing was acknowledged that it does not have.
     pub async fn stop(self) {
         self.shutdown.cancel();
-        self.adoption.abort();
         let settled = async {
             if let Err(error) = self.write_path.await {
                 tracing::error!(%error, "the write path failed");
             }
+            self.leaving.cancel();
+            if let Err(error) = self.membership.await {
+                tracing::error!(%error, "the place among the replicas was lost");
+            }
+            self.replicas.leave().await;
             self.runs.store().close().await;
         };
         if tokio::time::timeout(crate::limits::STORE_STOP_WAIT_MAX, settled).await.is_err() {
             tracing::warn!("the store did not answer in time and is left behind");
-        }
-    }
-}
-
-/// Takes over what is unfinished, for as long as the store needs to list it.
-async fn adopt(runs: Runs, shutdown: CancellationToken) {
-    loop {
-        match runs.adopt_all().await {
-            Ok(0) => return,
-            Ok(count) => {
-                tracing::info!(count, "took over unfinished runs");
-                return;
-            }
-            Err(error) => {
-                tracing::error!(%error, "unfinished runs cannot be listed; trying again");
-            }
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(crate::limits::STORE_RETRY_MAX) => {}
         }
     }
 }

@@ -32,6 +32,12 @@ impl Lease {
         let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, extended);
     }
 
+    /// Lets it run out at once; it may be extended again.
+    pub fn lapse(&self) {
+        let lapsed = |now: i64| (now >= 0).then_some(0);
+        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, lapsed);
+    }
+
     /// Ends it for good.
     pub fn end(&self) {
         self.0.store(i64::MIN, Ordering::Release);
@@ -63,6 +69,19 @@ mod tests {
         lease.extend(Instant(15));
         assert!(lease.holds(Instant(19)));
         assert!(!lease.holds(Instant(20)));
+    }
+
+    #[test]
+    fn a_lapsed_lease_holds_again_once_it_is_extended() {
+        let lease = Lease::until(Instant(10));
+        lease.lapse();
+        assert!(!lease.holds(Instant(9)));
+        lease.extend(Instant(20));
+        assert!(lease.holds(Instant(19)));
+        lease.end();
+        lease.lapse();
+        lease.extend(Instant(30));
+        assert!(!lease.holds(Instant(29)));
     }
 
     #[test]

@@ -298,3 +298,17 @@ pub const PEER_PING_EVERY: Duration = Duration::from_secs(2);
 pub const PEER_PING_WAIT_MAX: Duration = Duration::from_secs(2);
 /// What a replica may send on one stream, or one connection, before it is read.
 pub const PEER_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// How long a replica may take to answer what was passed on to it.
+pub const PASS_WAIT_MAX: Duration = Duration::from_secs(35);
+/// How long a stop waits for the other replicas to hear of it.
+pub const TAKE_OVER_WAIT_MAX: Duration = Duration::from_secs(1);
+/// How many batches of runs that are taken over are read at once.
+pub const FOLDINGS_MAX: usize = 4;
+/// How often a replica looks for runs that nobody owns.
+pub const ORPHANS_LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How often it is asked whether child runs have ended whose ends were not heard of.
+pub const CHILDREN_LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How many owners are remembered that are gone.
+pub const OWNERS_GONE_MAX: usize = 10_000;
+/// How many unknown owners are asked about at once.
+pub const OWNERS_ASKED_MAX: usize = 10_000;

@@ -30,6 +30,7 @@ async fn start(folder: &std::path::Path) -> Core {
         database_url: format!("sqlite:{}", folder.join("test.db").display()),
         dispatch: dispatch::Config::default(),
         webhooks: std::collections::BTreeMap::new(),
+        replica: control_plane::replicas::Config::default(),
     };
     Core::start(setup, SystemClock::shared()).await.unwrap()
 }

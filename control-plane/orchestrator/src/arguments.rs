@@ -76,6 +76,9 @@ pub(crate) struct ServeArgs {
     /// Keep everything in this database: postgres://user@host/db or sqlite:/path/file.db
     #[arg(long, value_name = "URL")]
     pub(crate) database_url: Option<String>,
+    /// HOST:PORT at which other replicas on the same database reach this one [default: --listen]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) advertise: Option<String>,
     /// Allow to listen on other addresses than this machine's own, though nobody is authenticated
     #[arg(long)]
     pub(crate) insecure: bool,

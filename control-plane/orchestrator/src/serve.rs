@@ -83,6 +83,7 @@ async fn start(args: ServeArgs, log: &str) -> anyhow::Result<Option<ControlPlane
     flag("listen", args.listen.map(|address| address.to_string()));
     flag("data_dir", args.data_dir.map(|path| path.display().to_string()));
     flag("database_url", args.database_url);
+    flag("advertise", args.advertise);
     flag("insecure", args.insecure.then(|| "true".to_owned()));
     let sources = Sources { flags, environment: environment(), file: args.config };
     let loaded = config::load(&sources)?;

@@ -158,6 +158,54 @@ pub const KEYS: &[Key] = &[
         show: plain,
     },
     Key {
+        name: "advertise",
+        default: None,
+        about: "HOST:PORT at which other replicas on the same database reach this one; default: \
+                listen, where that is one address",
+        read: |config, text| {
+            config.advertise = Some(host_and_port(text)?);
+            Ok(())
+        },
+        show: plain,
+    },
+    Key {
+        name: "peer_secret",
+        default: None,
+        about: "by which replicas on several machines know one another; the same for all",
+        read: |config, text| {
+            if text.len() < 16 {
+                return Err("must have 16 characters or more".to_owned());
+            }
+            config.peer_secret = Some(Secret::new(text));
+            Ok(())
+        },
+        show: |_| "***".to_owned(),
+    },
+    Key {
+        name: "replica_lease",
+        default: Some("5s"),
+        about: "how long a replica must be silent before the others take over its runs",
+        read: |config, text| {
+            let lease = duration(text)?;
+            if lease < Duration::from_secs(4) || lease > Duration::from_secs(300) {
+                return Err(format!("must be from 4s to 5m, found `{text}`"));
+            }
+            config.replica_lease = lease;
+            Ok(())
+        },
+        show: plain,
+    },
+    Key {
+        name: "park_after",
+        default: Some("60s"),
+        about: "how long a run only waits before it is let go from memory; 0s: at once",
+        read: |config, text| {
+            config.park_after = duration(text)?;
+            Ok(())
+        },
+        show: plain,
+    },
+    Key {
         name: "retention_days",
         default: Some("30"),
         about: "how many days finished runs are kept",
@@ -192,6 +240,16 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     spelled
         .parse()
         .map_err(|_| format!("must be an IP address and a port as 127.0.0.1:8000, found `{text}`"))
+}
+
+fn host_and_port(text: &str) -> Result<String, String> {
+    let is_host = |host: &str| !host.is_empty() && !host.contains(['/', '@', ' ']);
+    match text.rsplit_once(':') {
+        Some((host, port)) if is_host(host) && port.parse::<u16>().is_ok_and(|port| port > 0) => {
+            Ok(text.to_owned())
+        }
+        _ => Err(format!("must be a host and a port as 10.0.0.7:8000, found `{text}`")),
+    }
 }
 
 fn boolean(text: &str) -> Result<bool, String> {

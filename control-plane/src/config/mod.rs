@@ -51,6 +51,14 @@ pub struct Config {
     pub grace_after_adoption: Duration,
     /// How many runs may be in memory before new starts are refused.
     pub max_active_runs: usize,
+    /// Where other replicas reach this one, HOST:PORT, when that is not where it listens.
+    pub advertise: Option<String>,
+    /// By which replicas on several machines know one another.
+    pub peer_secret: Option<Secret>,
+    /// How long a replica must be silent before the others take over its runs.
+    pub replica_lease: Duration,
+    /// How long a run only waits before it is let go from memory.
+    pub park_after: Duration,
     /// How long finished runs are kept.
     pub retention_age: Duration,
     /// How many finished runs are kept.
@@ -79,6 +87,10 @@ impl Default for Config {
             notify_webhooks: BTreeMap::new(),
             grace_after_adoption: Duration::ZERO,
             max_active_runs: 0,
+            advertise: None,
+            peer_secret: None,
+            replica_lease: Duration::ZERO,
+            park_after: Duration::ZERO,
             retention_age: Duration::ZERO,
             retention_runs: 0,
         };
@@ -442,12 +454,15 @@ mod tests {
     #[test]
     fn secrets_are_never_shown() {
         let file = "slack_webhook_url = 'https://hooks.example/T0/secret1'\n\
+            peer_secret = 'secret4-secret4-secret4'\n\
             [notify_webhooks]\nops = 'https://ops.example/secret2'";
         let environment = [("ORCHESTRATOR_DATABASE_URL", "postgres://me:secret3@db/orchestrator")];
         let (sources, _folder) = sources(&[], &environment, file);
         let loaded = load(&sources).unwrap();
         let shown = format!("{} {loaded:?}", loaded.render());
-        assert!(!shown.contains("secret"), "{shown}");
+        for secret in 1..=4 {
+            assert!(!shown.contains(&format!("secret{secret}")), "{shown}");
+        }
         let webhooks = loaded.config.webhooks();
         assert_eq!(webhooks["slack"], "https://hooks.example/T0/secret1");
         assert_eq!(webhooks["ops"], "https://ops.example/secret2");

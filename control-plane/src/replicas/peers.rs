@@ -1,19 +1,20 @@
 //! The other replicas that share the database: who lives, and the way to each. Decides nothing
 //! and asks no database; it is told who lives.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 use store::OwnerId;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use crate::config::Secret;
 use crate::limits;
+use crate::runs::Standing;
 
 /// The header in which a replica shows that it is one.
 const SECRET_HEADER: &str = "x-orchestrator-peer";
@@ -64,6 +65,18 @@ struct Inner {
     own: Mutex<Option<Peer>>,
     live: watch::Sender<Arc<[Peer]>>,
     channels: Mutex<HashMap<OwnerId, (String, Channel)>>,
+    others: Mutex<Others>,
+    /// Somebody wants to know more than is known.
+    nudged: Notify,
+}
+
+/// Owners that are not known to live.
+#[derive(Default)]
+struct Others {
+    /// Those that own nothing any more.
+    gone: HashSet<OwnerId>,
+    /// Those that were asked about since the replicas were listed last.
+    asked: HashSet<OwnerId>,
 }
 
 impl Peers {
@@ -76,6 +89,8 @@ impl Peers {
             own: Mutex::default(),
             live: watch::channel(Arc::default()).0,
             channels: Mutex::default(),
+            others: Mutex::default(),
+            nudged: Notify::new(),
         }))
     }
 
@@ -101,6 +116,46 @@ impl Peers {
     #[must_use]
     pub fn is_live(&self, id: OwnerId) -> bool {
         self.0.live.borrow().iter().any(|peer| peer.id == id)
+    }
+
+    /// What is known of an owner. One that is not known is found out about: it may have joined
+    /// just now, or be gone for long.
+    pub(super) fn standing_of(&self, owner: OwnerId) -> Standing {
+        if self.is_live(owner) {
+            return Standing::Live;
+        }
+        let mut others = lock(&self.0.others);
+        if others.gone.contains(&owner) {
+            return Standing::Gone;
+        }
+        if others.asked.len() < limits::OWNERS_ASKED_MAX && others.asked.insert(owner) {
+            self.nudge();
+        }
+        Standing::Unknown
+    }
+
+    /// Those that were asked about up to now.
+    pub(super) fn take_asked(&self) -> HashSet<OwnerId> {
+        std::mem::take(&mut lock(&self.0.others).asked)
+    }
+
+    /// These own nothing any more.
+    pub(super) fn note_gone(&self, owners: impl IntoIterator<Item = OwnerId>) {
+        let mut others = lock(&self.0.others);
+        if others.gone.len() > limits::OWNERS_GONE_MAX {
+            others.gone.clear();
+        }
+        others.gone.extend(owners);
+    }
+
+    /// Has the replicas listed now.
+    pub fn nudge(&self) {
+        self.0.nudged.notify_one();
+    }
+
+    /// Returns when they are to be listed.
+    pub(super) async fn nudged(&self) {
+        self.0.nudged.notified().await;
     }
 
     /// The way to one that lives; `None` when it is not known or cannot be reached.
@@ -152,10 +207,12 @@ impl Peers {
 
     /// Who there is now. Whoever is there no more is not spoken to any longer.
     pub fn set(&self, own: Option<Peer>, live: Vec<Peer>) {
-        *lock(&self.0.own) = own;
+        let before = std::mem::replace(&mut *lock(&self.0.own), own.clone());
+        let is_other = before.map(|own| own.id) != own.map(|own| own.id);
         lock(&self.0.channels).retain(|id, _| live.iter().any(|peer| peer.id == *id));
         self.0.live.send_if_modified(|known| {
-            let is_new = **known != *live;
+            // Whoever watches looks at this replica again too, when that is another one.
+            let is_new = **known != *live || is_other;
             if is_new {
                 *known = live.into();
             }

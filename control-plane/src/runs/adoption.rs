@@ -6,6 +6,7 @@ use std::sync::Arc;
 use engine::{RunId, State};
 use store::{JournalRow, OwnerId, Parking, RunRow};
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use super::slot::{Ask, Envelope, Reply};
 use super::{Runs, fold};
@@ -29,6 +30,33 @@ pub(super) enum Control {
 }
 
 impl Runs {
+    /// Takes over the unfinished runs of an owner that is fenced; gives how many. Those that a
+    /// commit is about to change are left to another call.
+    ///
+    /// # Errors
+    /// When the store cannot be reached; what was taken over before is taken in.
+    pub async fn adopt_from(&self, from: OwnerId) -> Result<usize, store::Error> {
+        let shared = &self.shared;
+        let (mut count, mut reading) = (0, JoinSet::new());
+        let done = loop {
+            let (to, at) = (shared.owner(), shared.clock.now().0);
+            match shared.store.adopt_from(from, to, at, limits::ADOPTION_PAGE).await {
+                Ok(rows) if rows.is_empty() => break Ok(()),
+                Ok(rows) => {
+                    if reading.len() >= limits::FOLDINGS_MAX {
+                        reading.join_next().await;
+                    }
+                    count += rows.len();
+                    let runs = self.clone();
+                    reading.spawn(async move { runs.take_in(rows, None).await });
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        while reading.join_next().await.is_some() {}
+        done.map(|()| count)
+    }
+
     /// Takes in runs whose rows already name this process as their owner; gives how many.
     /// Those with events that this program does not know are left to `from`.
     ///
@@ -55,12 +83,18 @@ impl Runs {
         from: Option<OwnerId>,
     ) -> Result<usize, store::Error> {
         let ids: Vec<RunId> = rows.iter().map(|row| row.run_id).collect();
-        let folded = self.shared.store.fold_many(&ids).await?;
+        // Those that cannot be read together are read one by one, for as long as it takes.
+        let folded = self.shared.store.fold_many(&ids).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "runs that were taken over cannot be read together");
+            Vec::new()
+        });
         let (mut taken, mut missing) = (0, ids);
         for (row, journal) in folded {
             missing.retain(|run| *run != row.run_id);
             if let Some(kind) = unknown(&journal) {
-                self.leave(&row, kind, from).await?;
+                if let Err(error) = self.leave(&row, kind, from).await {
+                    tracing::warn!(%error, "the run cannot be left alone just now");
+                }
                 continue;
             }
             let ask = match self.state(&row, &journal).await {

@@ -3,11 +3,14 @@
 //! As many committers as the store can use side by side; each takes what waits, up to a bound,
 //! and never waits to fill a batch. A run has at most one transition here at a time.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use store::{Commit, Outcome, Store};
+use futures::FutureExt as _;
+use store::{Commit, Outcome};
 use tokio::sync::{Mutex, mpsc};
 
+use super::Shared;
 use crate::limits;
 
 /// What became of the transitions of one batch.
@@ -19,19 +22,19 @@ pub(crate) struct Fault(pub(crate) String);
 
 /// Starts the committers. They end when `queue` is closed and empty.
 pub(crate) fn spawn(
-    store: &Arc<dyn Store>,
+    shared: &Arc<Shared>,
     queue: mpsc::Receiver<Box<Commit>>,
     done: &mpsc::Sender<Committed>,
 ) {
-    let committers = if store.kind() == "sqlite" { 1 } else { 2 };
+    let committers = if shared.store.kind() == "sqlite" { 1 } else { 2 };
     let queue = Arc::new(Mutex::new(queue));
     for _ in 0..committers {
-        tokio::spawn(run(Arc::clone(store), Arc::clone(&queue), done.clone()));
+        tokio::spawn(run(Arc::clone(shared), Arc::clone(&queue), done.clone()));
     }
 }
 
 async fn run(
-    store: Arc<dyn Store>,
+    shared: Arc<Shared>,
     queue: Arc<Mutex<mpsc::Receiver<Box<Commit>>>>,
     done: mpsc::Sender<Committed>,
 ) {
@@ -41,17 +44,28 @@ async fn run(
             return;
         }
         let runs: Vec<_> = batch.iter().map(|commit| commit.run).collect();
-        let outcomes = match store.commit(&batch).await {
+        let outcomes = match commit(&shared, &batch).await {
             Ok(outcomes) => runs.into_iter().zip(outcomes.into_iter().map(Ok)).collect(),
-            Err(error) => {
-                tracing::warn!(%error, transitions = batch.len(), "a commit failed");
-                let fault = Fault(error.to_string());
+            Err(fault) => {
+                tracing::warn!(error = %fault.0, transitions = batch.len(), "a commit failed");
                 runs.into_iter().map(|run| (run, Err(fault.clone()))).collect()
             }
         };
         if done.send(outcomes).await.is_err() {
             return;
         }
+    }
+}
+
+/// Writes a batch, while the lease holds. A panic costs the batch and not the committer: its runs
+/// are read again, like those of every commit that gave no answer.
+async fn commit(shared: &Shared, batch: &[Commit]) -> Result<Vec<Outcome>, Fault> {
+    if !shared.lease.holds(shared.clock.now()) {
+        return Err(Fault("the lease has run out".to_owned()));
+    }
+    match AssertUnwindSafe(shared.store.commit(batch)).catch_unwind().await {
+        Ok(outcomes) => outcomes.map_err(|error| Fault(error.to_string())),
+        Err(_) => Err(Fault("the store panicked".to_owned())),
     }
 }
 

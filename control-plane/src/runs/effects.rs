@@ -8,7 +8,9 @@ use engine::event::{Child, Ending, Origin, Parent};
 use engine::task::Json;
 use engine::{Command, Effect, InstanceId, RunId, State};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
+use super::children::Children;
 use super::keys::{Holder, Verdict};
 use super::{Error, NewRun, Notifier, Runs, Started, lock, started};
 use crate::dispatch::Batch;
@@ -22,6 +24,7 @@ pub(crate) struct Effects {
     errands: Arc<Semaphore>,
     /// The child runs that are being started.
     starting: Arc<Mutex<HashMap<RunId, Starting>>>,
+    children: Children,
 }
 
 /// A child run that is being started.
@@ -40,7 +43,18 @@ impl Effects {
             notifier,
             errands: Arc::new(Semaphore::new(limits::ERRANDS_MAX)),
             starting: Arc::default(),
+            children: Children::default(),
         }
+    }
+
+    /// Looks from time to time for children whose ends were not heard of.
+    pub(crate) fn look_for_children(&self, shutdown: CancellationToken) {
+        tokio::spawn(self.children.clone().look(self.runs.clone(), shutdown));
+    }
+
+    /// The runs of this process are other replicas' now.
+    pub(crate) fn forget_children(&self) {
+        self.children.forget_all();
     }
 
     /// Carries out the effects of a transition. What can wait until others' are carried out too
@@ -156,7 +170,7 @@ impl Effects {
             depth: state.started().parent.map_or(0, |parent| parent.depth) + 1,
             started: state.started().clone(),
         };
-        let starting = Arc::clone(&self.starting);
+        let (starting, children) = (Arc::clone(&self.starting), self.children.clone());
         lock(&starting).entry(child.run).or_default().errands += 1;
         self.errand(async move {
             let parent = Parent { run: above.run, instance, depth: above.depth };
@@ -166,8 +180,12 @@ impl Effects {
                 (Ok(Some((status, outputs, error))), _) => {
                     report_end(&runs, parent, child.run, status, outputs, error).await;
                 }
-                (Ok(None), Some(reason)) => cancel_child(&runs, child.run, reason).await,
-                (Ok(None), None) => {}
+                (Ok(None), cancel) => {
+                    children.wait_for(child.run, parent);
+                    if let Some(reason) = cancel {
+                        cancel_child(&runs, child.run, reason).await;
+                    }
+                }
                 (Err(why), _) => {
                     report_end(&runs, parent, child.run, Ending::Failure, None, Some(why)).await;
                 }
@@ -192,8 +210,11 @@ impl Effects {
         outputs: Option<Json>,
         error: Option<String>,
     ) {
-        let runs = self.runs.clone();
-        self.errand(async move { report_end(&runs, parent, child, status, outputs, error).await });
+        let (runs, children) = (self.runs.clone(), self.children.clone());
+        self.errand(async move {
+            report_end(&runs, parent, child, status, outputs, error).await;
+            children.told(child);
+        });
     }
 
     fn notify(&self, run: RunId, instance: InstanceId, channels: Vec<String>, message: String) {
@@ -265,7 +286,7 @@ async fn cancel_child(runs: &Runs, child: RunId, reason: String) {
         .await;
 }
 
-type End = (Ending, Option<Json>, Option<String>);
+pub(super) type End = (Ending, Option<Json>, Option<String>);
 
 /// Starts a child run; gives how it ended if it has ended already.
 async fn start_child(runs: &Runs, above: &Above, child: &Child) -> Result<Option<End>, String> {
@@ -318,7 +339,7 @@ fn end_of(state: &State) -> Option<End> {
     Some((status, state.outputs().cloned(), error))
 }
 
-async fn ended_before(runs: &Runs, child: RunId) -> Result<Option<End>, String> {
+pub(super) async fn ended_before(runs: &Runs, child: RunId) -> Result<Option<End>, String> {
     let mut pause = limits::STORE_RETRY_MIN;
     loop {
         match runs.read(child).await {
@@ -376,7 +397,7 @@ async fn resolve(
     }
 }
 
-async fn report_end(
+pub(super) async fn report_end(
     runs: &Runs,
     parent: Parent,
     child: RunId,

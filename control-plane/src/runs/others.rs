@@ -128,6 +128,9 @@ pub(super) enum Where {
 /// `NotFound` or `Unavailable`.
 pub(super) async fn take_over(shared: &Shared, run: RunId) -> Result<Where, Error> {
     let me = shared.owner();
+    if !shared.lease.holds(shared.clock.now()) {
+        return Err(Error::Unavailable("this replica has lost its lease".to_owned()));
+    }
     let unreachable = |error: store::Error| {
         tracing::warn!(%run, %error, "a run cannot be taken over just now");
         Error::Unavailable("the store cannot be reached".to_owned())

@@ -177,8 +177,9 @@ pub fn spawn_among(
     };
     let (done, committed) = mpsc::channel(limits::LOADS_MAX);
     let (loads, loaded) = mpsc::channel(limits::LOADS_MAX);
-    commit::spawn(&shared.store, queue, &done);
+    commit::spawn(&shared, queue, &done);
     let effects = Effects::new(runs.clone(), parts.notifier);
+    effects.look_for_children(shutdown.clone());
     super::keys::spawn(&runs, shutdown.clone());
     let (parked, parkings) = mpsc::channel(limits::PARKINGS_UNDER_WAY);
     let write_path = WritePath {
@@ -647,6 +648,7 @@ impl WritePath {
             self.drop_slot(run, &lost());
         }
         lock(&self.shared.stuck).clear();
+        self.effects.forget_children();
         self.losing = Some(done);
     }
 

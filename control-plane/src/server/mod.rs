@@ -15,6 +15,7 @@ use contracts::v1::agent_service_server::AgentServiceServer;
 use contracts::v1::dead_letter_service_server::DeadLetterServiceServer;
 use contracts::v1::lending_service_server::LendingServiceServer;
 use contracts::v1::orchestrator_service_server::OrchestratorServiceServer;
+use contracts::v1::peer_service_server::PeerServiceServer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding::{Gzip, Zstd};
@@ -28,15 +29,16 @@ use tower_http::cors::{Any, CorsLayer};
 
 pub use telemetry::install as install_metrics;
 
+use crate::core::Core;
 use crate::dispatch::Dispatcher;
 use crate::limits;
-use crate::runs::Runs;
 use crate::schedules::Schedules;
 use crate::service::admission::Admission;
 use crate::service::agent::AgentApi;
 use crate::service::dead_letter::DeadLetterApi;
 use crate::service::lending::LendingApi;
 use crate::service::orchestrator::OrchestratorApi;
+use crate::service::peer::PeerApi;
 use crate::service::{Context, auth};
 use connection::Connections;
 
@@ -85,14 +87,13 @@ impl Server {
     /// # Errors
     /// When the contracts cannot be reflected: a defect.
     pub async fn new(
-        runs: Runs,
-        dispatcher: Dispatcher,
+        core: &Core,
         schedules: Schedules,
         admission: Admission,
     ) -> Result<Self, Error> {
         let stopping = CancellationToken::new();
-        let context =
-            Context::new(runs, dispatcher.clone(), schedules, admission, stopping.clone());
+        let dispatcher = core.dispatcher.clone();
+        let context = Context::new(core, schedules, admission, stopping.clone());
         let (health, health_service) = tonic_health::server::health_reporter();
         let reflection = |error: tonic_reflection::server::Error| Error::Part(error.to_string());
         let reflector = || {
@@ -179,6 +180,9 @@ fn services(context: &Context) -> Routes {
         context.stopping.clone(),
     ));
     // Between replicas messages are larger, and compressing them would cost more than it saves.
+    let peer = PeerServiceServer::new(PeerApi::new(context.runs.clone(), context.replicas.clone()))
+        .max_decoding_message_size(limits::LINK_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(limits::LINK_MESSAGE_BYTES_MAX);
     let lending = LendingServiceServer::new(LendingApi::new(context.dispatcher.clone()))
         .max_decoding_message_size(limits::LINK_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::LINK_MESSAGE_BYTES_MAX);
@@ -186,6 +190,7 @@ fn services(context: &Context) -> Routes {
         .add_service(bounded!(dead_letter))
         .add_service(bounded!(agent))
         .add_service(lending)
+        .add_service(peer)
 }
 
 fn router(routes: Routes, http: Router, draining: CancellationToken) -> Router {

@@ -13,8 +13,10 @@ use tokio_util::sync::CancellationToken;
 use super::admission::Admission;
 use super::convert;
 use super::status::Refusal;
+use crate::core::Core;
 use crate::dispatch::Dispatcher;
 use crate::limits;
+use crate::replicas::Replicas;
 use crate::runs::Runs;
 use crate::schedules::Schedules;
 
@@ -25,6 +27,8 @@ pub struct Context {
     pub runs: Runs,
     /// Who gives tasks to agents.
     pub dispatcher: Dispatcher,
+    /// The replicas that share the store.
+    pub replicas: Replicas,
     /// What starts runs by itself.
     pub schedules: Schedules,
     /// The server stops: streams end.
@@ -53,15 +57,15 @@ impl Context {
     /// What the services need to answer.
     #[must_use]
     pub fn new(
-        runs: Runs,
-        dispatcher: Dispatcher,
+        core: &Core,
         schedules: Schedules,
         admission: Admission,
         stopping: CancellationToken,
     ) -> Self {
         Self {
-            runs,
-            dispatcher,
+            runs: core.runs.clone(),
+            dispatcher: core.dispatcher.clone(),
+            replicas: core.replicas.clone(),
             schedules,
             stopping,
             admission,

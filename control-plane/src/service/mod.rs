@@ -11,6 +11,7 @@ pub mod diagnose;
 pub mod lending;
 pub mod orchestrator;
 pub mod page;
+pub mod peer;
 pub mod request;
 pub mod run;
 pub mod start_runs;

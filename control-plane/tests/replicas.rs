@@ -1,0 +1,248 @@
+//! Several control planes that share one PostgreSQL: who has which run, and how runs change
+//! hands without standing still or being done twice.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use contracts::v1::{self, start_run_request::Source};
+use control_plane::config::{Config, Secret};
+use control_plane::testing::TestServer;
+use engine::RunId;
+use store::testing::TestDatabase;
+use store::{OwnerId, Store};
+use tokio_util::sync::CancellationToken;
+
+/// How long anything may take that is waited for.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+const WAITS: &str = "name: waits\nsteps: [{id: w, wait_for: {signal: go}}]\n";
+
+/// Two replicas and a database that they share.
+struct Pair {
+    a: TestServer,
+    b: TestServer,
+    // Dropped last.
+    database: TestDatabase,
+}
+
+impl Pair {
+    async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    async fn start_with(change: impl Fn(&mut Config)) -> Self {
+        let database = store::testing::postgres().await;
+        let a = replica(&database, &change).await;
+        let b = replica(&database, &change).await;
+        let pair = Self { a, b, database };
+        let (a, b) = (owner(&pair.a), owner(&pair.b));
+        until("they know each other", async || knows(&pair.a, b) && knows(&pair.b, a)).await;
+        pair
+    }
+
+    fn store(&self) -> &dyn Store {
+        &**self.b.control_plane.core().store()
+    }
+
+    async fn owner_of(&self, run: &str) -> Option<OwnerId> {
+        let run: RunId = run.parse().unwrap();
+        self.store().run(run).await.unwrap().unwrap().owner
+    }
+}
+
+async fn replica(database: &TestDatabase, change: &impl Fn(&mut Config)) -> TestServer {
+    let server = TestServer::start_with(|config| {
+        config.database_url = Some(Secret::new(database.url()));
+        config.replica_lease = Duration::from_secs(2);
+        change(config);
+    });
+    server.await.unwrap()
+}
+
+fn owner(server: &TestServer) -> OwnerId {
+    server.control_plane.core().replicas.own().owner
+}
+
+fn knows(server: &TestServer, other: OwnerId) -> bool {
+    let live = server.control_plane.core().replicas.peers().live();
+    live.borrow().iter().any(|peer| peer.id == other)
+}
+
+/// Waits until something holds.
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !holds().await {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(tokio::time::timeout(DEADLINE, wait).await.is_ok(), "{what}: not in time");
+}
+
+async fn start(server: &TestServer, yaml: &str) -> String {
+    let definition =
+        v1::Definition { yaml: yaml.to_owned(), file: "w.yml".to_owned(), ..Default::default() };
+    let source = Some(Source::Definition(definition));
+    let request = v1::StartRunRequest { source, ..Default::default() };
+    let response = server.orchestrator().start_run(request).await.unwrap().into_inner();
+    response.run.unwrap().run_id
+}
+
+async fn signal(server: &TestServer, run: &str) -> Result<(), tonic::Status> {
+    let request = v1::SignalRunRequest {
+        run_id: run.to_owned(),
+        signal: "go".to_owned(),
+        ..Default::default()
+    };
+    server.orchestrator().signal_run(request).await.map(drop)
+}
+
+async fn status(server: &TestServer, run: &str) -> v1::RunStatus {
+    let request = v1::GetRunRequest { run_id: run.to_owned(), ..Default::default() };
+    let run = server.orchestrator().get_run(request).await.unwrap().into_inner().run.unwrap();
+    run.status()
+}
+
+/// The kinds of a run's events; its journal has no gaps.
+async fn kinds(server: &TestServer, run: &str) -> Vec<v1::EventKind> {
+    let request = v1::ListRunJournalRequest { run_id: run.to_owned(), ..Default::default() };
+    let events = server.orchestrator().list_run_journal(request).await.unwrap().into_inner().events;
+    for (n, event) in (1..).zip(&events) {
+        assert_eq!(event.sequence, n);
+    }
+    events.iter().map(v1::JournalEvent::kind).collect()
+}
+
+async fn ended(server: &TestServer, run: &str) {
+    until("the run ends", async || status(server, run).await == v1::RunStatus::Success).await;
+}
+
+/// An echo agent on a channel within the process, until the token is cancelled.
+async fn echo(server: &TestServer) -> CancellationToken {
+    let stop = CancellationToken::new();
+    let channel = server.channel();
+    let open = move || {
+        let channel = channel.clone();
+        async move { Ok::<_, std::convert::Infallible>(channel) }
+    };
+    tokio::spawn(echo_agent::agent().run_on(open, stop.clone()));
+    stop
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_of_another_replicas_run_is_passed_on() {
+    let pair = Pair::start().await;
+    let run = start(&pair.a, WAITS).await;
+    signal(&pair.b, &run).await.unwrap();
+    ended(&pair.b, &run).await;
+    assert_eq!(pair.owner_of(&run).await, Some(owner(&pair.a)), "it stayed where it was");
+    assert!(!kinds(&pair.b, &run).await.contains(&v1::EventKind::RunAdopted));
+    // A refusal comes back as what it is.
+    let refused = signal(&pair.b, &run).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_with_another_secret_are_not_listened_to() {
+    let database = store::testing::postgres().await;
+    let with = |secret: &'static str| {
+        move |config: &mut Config| {
+            config.peer_secret = Some(Secret::new(secret));
+        }
+    };
+    let a = replica(&database, &with("the secret of the first")).await;
+    let channel = tonic::transport::Endpoint::from_shared(a.url()).unwrap().connect_lazy();
+    let mut client = v1::peer_service_client::PeerServiceClient::new(channel);
+    let refused = client.take_over(v1::TakeOverRequest::default()).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silenced_replica_loses_its_runs_and_joins_anew() {
+    let pair = Pair::start().await;
+    let run = start(&pair.a, WAITS).await;
+    let former = owner(&pair.a);
+    assert!(pair.store().fence(former, None).await.unwrap());
+    until("the other has the run", async || {
+        pair.owner_of(&run).await == Some(owner(&pair.b))
+            || pair.owner_of(&run).await == Some(owner(&pair.a))
+    })
+    .await;
+    until("it has joined anew", async || owner(&pair.a) != former).await;
+    until("its former row is gone", async || {
+        let rows = pair.store().replicas().await.unwrap();
+        rows.iter().all(|row| row.id != former)
+    })
+    .await;
+    // Whoever has it now, both know.
+    signal(&pair.a, &run).await.unwrap();
+    ended(&pair.b, &run).await;
+    let kinds = kinds(&pair.b, &run).await;
+    assert!(kinds.contains(&v1::EventKind::RunAdopted), "{kinds:?}");
+    // And what it starts from now on is its own again.
+    let next = start(&pair.a, WAITS).await;
+    assert_eq!(pair.owner_of(&next).await, Some(owner(&pair.a)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_stops_hands_its_runs_over() {
+    let pair = Pair::start().await;
+    let agent = echo(&pair.b).await;
+    let waiting = start(&pair.a, WAITS).await;
+    let chain = "name: chain\nsteps:\n  - {id: a, agent: echo, action: sleep, params: {duration: 300ms}}\n\
+        \x20 - {id: b, agent: echo, action: echo, params: {n: 1}}\n";
+    let busy = start(&pair.a, chain).await;
+    let (former, own) = (owner(&pair.a), owner(&pair.b));
+    let Pair { a, b, database } = pair;
+    a.control_plane.stop().await;
+    let store = b.control_plane.core().store();
+    until("the other has the run", async || {
+        let run = store.run(waiting.parse().unwrap()).await.unwrap().unwrap();
+        run.owner == Some(own)
+    })
+    .await;
+    until("its row is gone", async || {
+        store.replicas().await.unwrap().iter().all(|row| row.id != former)
+    })
+    .await;
+    signal(&b, &waiting).await.unwrap();
+    ended(&b, &waiting).await;
+    ended(&b, &busy).await;
+    assert!(kinds(&b, &waiting).await.contains(&v1::EventKind::RunAdopted));
+    agent.cancel();
+    drop(b);
+    drop(database);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_of_one_replica_serves_the_runs_of_the_other() {
+    let pair = Pair::start().await;
+    let agent = echo(&pair.b).await;
+    let run =
+        start(&pair.a, "name: t\nsteps: [{id: a, agent: echo, action: echo, params: {n: 1}}]\n")
+            .await;
+    ended(&pair.a, &run).await;
+    assert_eq!(pair.owner_of(&run).await, Some(owner(&pair.a)));
+    agent.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_run_goes_on_wherever_it_is_asked() {
+    let pair = Pair::start_with(|config| config.park_after = Duration::ZERO).await;
+    let run = start(&pair.a, WAITS).await;
+    until("it is parked", async || pair.owner_of(&run).await.is_none()).await;
+    signal(&pair.b, &run).await.unwrap();
+    ended(&pair.a, &run).await;
+    assert_eq!(pair.owner_of(&run).await, Some(owner(&pair.b)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_replicas_are_listed() {
+    let pair = Pair::start().await;
+    start(&pair.a, WAITS).await;
+    let standings = pair.b.control_plane.core().replicas.list().await.unwrap();
+    let shown: Vec<(bool, u64)> =
+        standings.iter().map(|standing| (standing.is_self, standing.runs)).collect();
+    assert_eq!(shown, [(false, 1), (true, 0)]);
+    assert!(standings.iter().all(|standing| standing.lease_age.is_some()));
+}
