@@ -232,7 +232,7 @@ impl Life {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 250, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 120, ..ProptestConfig::default() })]
 
     #[test]
     fn every_task_is_answered_once_by_its_owner(steps in prop::collection::vec(step(), 1..150)) {
