@@ -359,19 +359,16 @@ impl Matcher {
                 self.schedule_agent(id);
             }
             Frame::ResultsAck(acks) => {
-                let named: Vec<TaskKey> =
-                    acks.acks.iter().filter_map(|ack| ack.task_id.parse().ok()).collect();
-                for key in named {
+                for ack in &acks.acks {
                     // It is durable: sent again it needs not go to the owner again.
-                    if let Some((key, lease)) = self.closed(id, replica, key) {
+                    let closed = self.closed(id, replica, &ack.task_id, &ack.lease_token);
+                    if let Some((key, lease)) = closed {
                         self.recent.insert(key, lease);
                     }
                 }
             }
             Frame::LeaseLost(lost) => {
-                if let Ok(key) = lost.task_id.parse() {
-                    let _ = self.closed(id, replica, key);
-                }
+                let _ = self.closed(id, replica, &lost.task_id, &lost.lease_token);
             }
             Frame::Drain(drain) => return self.drain(id, &drain.reason.clone()),
             Frame::Proceed(_) | Frame::Cancel(_) | Frame::Fault(_) => {}
@@ -381,17 +378,20 @@ impl Matcher {
         self.match_agent(id);
     }
 
-    /// The owner has said its last word about a task. Of several leases of one task it is about
-    /// the oldest, for an agent is told of each.
-    fn closed(&mut self, id: AgentId, replica: Replica, key: TaskKey) -> Option<Id> {
+    /// The owner has said its last word about a task. Where it names no lease, it is about the
+    /// oldest one, for an agent is told of each.
+    fn closed(&mut self, id: AgentId, replica: Replica, task: &str, lease: &str) -> Option<Id> {
+        let key: TaskKey = task.parse().ok()?;
+        let named: Option<LeaseToken> = lease.parse().ok();
         let agent = self.registry.get(id)?;
         let first = (key, LeaseToken { epoch: 0, attempt: 0, counter: 0 });
         let leases = agent.strays.range(first..).take_while(|(of, _)| *of == key);
-        let of_replica = |task: &&Id| {
+        let is_it = |task: &&Id| {
             let stray = self.lending.strays.all.get(task);
-            stray.is_some_and(|stray| stray.holder == Some(replica))
+            let of_replica = stray.is_some_and(|stray| stray.holder == Some(replica));
+            of_replica && named.is_none_or(|named| named == task.1)
         };
-        let found = leases.copied().find(|task| of_replica(&task))?;
+        let found = leases.copied().find(|task| is_it(&task))?;
         self.drop_stray(found);
         self.schedule_agent(id);
         Some(found)
