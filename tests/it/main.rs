@@ -8,6 +8,7 @@ mod backup;
 mod cli; // the command line from outside
 mod contracts; // nothing of the contracts is removed or renumbered
 mod examples; // the three example files as they stand
+mod faults; // what is leant on fails, and nothing is lost or done twice
 mod lifecycle; // runs from start to end on both databases
 mod raw_agent; // an agent written from the .proto alone
 mod recovery; // processes are killed, nothing is lost or done twice

@@ -45,6 +45,10 @@ pub(crate) fn binary() -> &'static Path {
 pub(crate) struct Process(Child);
 
 impl Process {
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// SIGKILL, and waits for the end.
     pub(crate) fn kill(&mut self) {
         drop(self.0.kill());

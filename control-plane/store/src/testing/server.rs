@@ -27,6 +27,9 @@ rm -rf "$2"
 #[derive(Debug)]
 pub struct Server {
     folder: PathBuf,
+    binaries: PathBuf,
+    settings: String,
+    root: bool,
     /// Held for its input.
     _watchdog: Child,
 }
@@ -63,7 +66,7 @@ impl Server {
         let mut watchdog = command
             .args(["-c", WATCHDOG, "watchdog"])
             .args([&binaries, &folder])
-            .arg(settings)
+            .arg(&settings)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // Out of the group that an interrupt at the terminal goes to.
@@ -72,7 +75,9 @@ impl Server {
             .map_err(|error| format!("no shell for the server: {error}"))?;
         let said = watchdog.stdout.take().map(|output| first_line(BufReader::new(output)));
         match said {
-            Some(Ok(line)) if line == "ready" => Ok(Self { folder, _watchdog: watchdog }),
+            Some(Ok(line)) if line == "ready" => {
+                Ok(Self { folder, binaries, settings, root, _watchdog: watchdog })
+            }
             Some(Ok(log)) => Err(format!("the server did not start: {log}")),
             _ => Err("the server's watchdog said nothing".to_owned()),
         }
@@ -83,6 +88,59 @@ impl Server {
     pub fn url(&self) -> String {
         let folder = self.folder.display().to_string().replace('/', "%2F");
         format!("postgres://postgres@{folder}/postgres")
+    }
+
+    /// Ends it as a crash would: its main process is killed, and the others with it.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn kill(&self) -> Result<(), String> {
+        let process = self.process_id()?;
+        // Its children notice by themselves; those that do not are ended by a stop at once.
+        run(Command::new("kill").args(["-KILL", &process.to_string()]))?;
+        let mut stop = self.pg_ctl();
+        stop.args(["-m", "immediate", "stop"]);
+        // There may be nothing left to stop.
+        drop(run(&mut stop));
+        Ok(())
+    }
+
+    /// Starts it again after [`Server::kill`]; returns once it has recovered.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_again(&self) -> Result<(), String> {
+        let options = format!(
+            "-c listen_addresses= -c fsync=on -c unix_socket_directories='{}' \
+             -c max_connections=300 {}",
+            self.folder.display(),
+            self.settings
+        );
+        let log = self.folder.join("log");
+        let mut start = self.pg_ctl();
+        start.arg("-l").arg(&log).args(["-w", "-t", "60", "-o", &options, "start"]);
+        // The processes of a killed server may hold its memory for a moment.
+        let mut last = Err(String::new());
+        for _ in 0..STARTS_MAX {
+            last = run(&mut start);
+            if last.is_ok() {
+                break;
+            }
+        }
+        last
+    }
+
+    fn pg_ctl(&self) -> Command {
+        let program = self.binaries.join("pg_ctl");
+        let mut command = if self.root {
+            let mut command = Command::new("runuser");
+            command.args(["-u", "postgres", "--"]).arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        command.arg("-D").arg(self.folder.join("data")).current_dir(&self.folder);
+        command
     }
 
     /// The process that all its others are children of.
@@ -96,6 +154,18 @@ impl Server {
         let first = text.lines().next().and_then(|line| line.trim().parse().ok());
         first.ok_or_else(|| format!("{} names no process", file.display()))
     }
+}
+
+/// How often a start is tried behind a crash.
+const STARTS_MAX: u32 = 20;
+
+/// Runs a command that says nothing when all is well.
+fn run(command: &mut Command) -> Result<(), String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    // What a server inherits it holds for as long as it runs, so nobody reads it to its end.
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let status = command.status().map_err(|error| format!("`{name}` cannot be run: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("`{name}` failed: {status}")) }
 }
 
 /// The first line, or all of it when that is not what a server says that has started.
