@@ -91,7 +91,7 @@ pub(super) async fn adopt_orphans(
 ) -> sqlx::Result<Vec<RunRow>> {
     let nobody = "CASE WHEN owner IS NULL \
          THEN NOT EXISTS (SELECT 1 FROM parked p WHERE p.run_id = runs.run_id) \
-         ELSE NOT EXISTS (SELECT 1 FROM replicas r WHERE r.id = runs.owner) END";
+         ELSE owner <> $1 AND NOT EXISTS (SELECT 1 FROM replicas r WHERE r.id = runs.owner) END";
     take(connection, nobody, None, to, at, limit).await
 }
 

@@ -60,6 +60,13 @@ pub(crate) async fn runs_of_nobody_are_adopted_unless_they_are_parked(world: Wor
     let orphans = store.adopt_orphans(owner(1), NOW, 10).await.unwrap();
     assert_eq!(ids(&orphans), [run(2)]);
     assert_eq!(store.adopt_orphans(owner(1), NOW, 10).await.unwrap(), []);
+    // Who has not joined is not one's own orphan.
+    assert_eq!(ids(&store.adopt_orphans(owner(8), NOW, 10).await.unwrap()), []);
+    let mut more = start(4, 1);
+    more.row.owner = Some(owner(5));
+    world.win(more).await;
+    assert_eq!(ids(&store.adopt_orphans(owner(8), NOW, 10).await.unwrap()), [run(4)]);
+    assert_eq!(ids(&store.adopt_orphans(owner(8), NOW, 10).await.unwrap()), []);
 }
 
 pub(crate) async fn a_parked_run_belongs_to_nobody_until_it_wakes(world: World) {

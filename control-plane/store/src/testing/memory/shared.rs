@@ -51,7 +51,7 @@ impl Tables {
 
     pub(super) fn adopt_orphans(&mut self, to: OwnerId, limit: u32) -> Vec<RunRow> {
         self.take(to, limit, |row, shared| match row.owner {
-            Some(owner) => !shared.replicas.contains_key(&owner),
+            Some(owner) => owner != to && !shared.replicas.contains_key(&owner),
             None => !shared.parked.contains_key(&row.run_id),
         })
     }
