@@ -44,12 +44,17 @@ pub(crate) async fn transitions(
     Ok(micros)
 }
 
+/// When an event was decided, in microseconds since the epoch.
+pub(crate) fn micros(event: &JournalEvent) -> Option<i64> {
+    let time = event.time.as_ref()?;
+    Some(time.seconds * 1_000_000 + i64::from(time.nanos) / 1000)
+}
+
 fn of_run(events: &[JournalEvent]) -> anyhow::Result<Vec<u64>> {
     let mut ready: HashMap<&str, i64> = HashMap::new();
     let mut micros = Vec::new();
     for event in events {
-        let time = event.time.as_ref().context("an event has a time")?;
-        let at = time.seconds * 1_000_000 + i64::from(time.nanos) / 1000;
+        let at = self::micros(event).context("an event has a time")?;
         match event.kind() {
             EventKind::StepQueued => drop(ready.insert(&event.step, at)),
             EventKind::StepSucceeded => {

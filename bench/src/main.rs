@@ -6,6 +6,7 @@
 //! - `measure`: one measurement; `journal` and `statistics`: what it is made of;
 //! - `limit`: the bare commit statement; `wire`: the bare stream; `compare`: both in turns;
 //! - `suite`: all of it, as `make bench` has it; `parts`: figures that are no throughput;
+//! - `replicas`: two on one database, and one of them killed;
 //! - `open_loop`: runs at a fixed rate; `soak`: over hours; `economy`: idle, waiting, overloaded;
 //! - `report`, `chart`: tables, the summary, the picture.
 //!
@@ -22,6 +23,7 @@ mod load;
 mod measure;
 mod open_loop;
 mod parts;
+mod replicas;
 mod report;
 mod soak;
 mod statistics;

@@ -14,7 +14,12 @@ use crate::host::machine::Machine;
 use crate::measure::{AGENTS, Case};
 use crate::parts::{self, Part};
 use crate::workload::Workload;
-use crate::{SuiteArgs, chart, report, wire};
+use crate::{SuiteArgs, chart, replicas, report, wire};
+
+/// How many runs are in flight when their replica is killed.
+const ADOPTED: usize = 10_000;
+/// The same when there is little time.
+const ADOPTED_QUICK: usize = 1_000;
 
 /// Everything, for those who want more than the summary.
 #[derive(Debug, Serialize)]
@@ -121,6 +126,15 @@ async fn take_parts(binary: &Path, args: &SuiteArgs) -> Vec<Part> {
     let store = args.store.unwrap_or(Kind::Postgres);
     let what = format!("cancel to the handler's token, {}", store.name());
     all.push(Part::of(&what, "p99 under 50 ms", parts::cancel(binary, store).await));
+    if args.store != Some(Kind::Sqlite) {
+        let goal = "0.9 with agents on both, 0.7 with all on one side";
+        let came = replicas::throughput(binary).await;
+        all.push(Part::of("two replicas on one PostgreSQL, 2000 chains", goal, came));
+        let runs = if args.quick { ADOPTED_QUICK } else { ADOPTED };
+        let what = format!("SIGKILL of a replica with {runs} runs in flight");
+        let goal = "all go on within 10 s, none lost, none twice";
+        all.push(Part::of(&what, goal, replicas::adoption(binary, runs).await));
+    }
     for concurrency in [64, 2000] {
         let second = Duration::from_secs(1);
         let wire = wire::measure(concurrency, AGENTS, second, 2 * second).await;

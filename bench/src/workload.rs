@@ -4,6 +4,7 @@
 //! journaled each by itself, as when a person writes them. `foreach` is the same over a list.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use clap::ValueEnum;
 
@@ -14,6 +15,13 @@ pub(crate) const NOOP: &str = "noop";
 /// The action that waits to be cancelled, and says when it was.
 pub(crate) const HOLD: &str = "hold";
 
+/// The action that does nothing for a while.
+pub(crate) const NAP: &str = "nap";
+
+/// How long a nap is.
+pub(crate) const NAP_TIME: Duration = Duration::from_secs(2);
+/// How many steps a run of naps has.
+const NAPS_STEPS: u32 = 8;
 /// How many steps a chain has.
 const CHAIN_STEPS: u32 = 5;
 /// How wide a fan-out is.
@@ -28,6 +36,8 @@ pub(crate) enum Workload {
     FanOut,
     /// One step for each of a hundred items.
     Foreach,
+    /// Eight steps, one behind the other, each of two seconds.
+    Naps,
     /// One step that waits to be cancelled.
     Hold,
     /// One step that waits for a signal: no agent is needed.
@@ -41,6 +51,7 @@ impl Workload {
             Self::Chain => "chain",
             Self::FanOut => "fan-out",
             Self::Foreach => "foreach",
+            Self::Naps => "naps",
             Self::Hold => "hold",
             Self::Park => "park",
         }
@@ -51,6 +62,7 @@ impl Workload {
         match self {
             Self::Chain => CHAIN_STEPS,
             Self::FanOut | Self::Foreach => FAN_OUT_STEPS,
+            Self::Naps => NAPS_STEPS,
             Self::Hold => 1,
             Self::Park => 0,
         }
@@ -78,6 +90,9 @@ impl Workload {
                     "  - id: s\n    foreach: [{items}]\n    agent: {AGENT}\n    action: {NOOP}"
                 )
             }
+            Self::Naps => (0..NAPS_STEPS).try_for_each(|n| {
+                writeln!(yaml, "  - {{id: s{n}, agent: {AGENT}, action: {NAP}}}")
+            }),
             Self::Hold => {
                 writeln!(yaml, "  - {{id: s, agent: {AGENT}, action: {HOLD}, timeout: 600s}}")
             }

@@ -17,7 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::process::Process;
 use super::server::{Server, connect};
-use crate::workload::{AGENT, HOLD, NOOP};
+use crate::workload::{AGENT, HOLD, NAP, NAP_TIME, NOOP};
 
 /// How often it is asked whether all agents are there.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -30,7 +30,7 @@ const COUNT_LINE: &str = "tasks so far: ";
 /// What an agent says at its end, as JSON on stdout.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub(crate) struct Counted {
-    /// How many no-op tasks it did.
+    /// How many tasks it began, those that wait to be cancelled apart.
     pub(crate) tasks: u64,
     /// When it was told to cancel which run: the run's id and the monotonic clock in microseconds.
     pub(crate) cancelled: Vec<(String, u64)>,
@@ -129,6 +129,14 @@ pub(crate) async fn be_one(server: String, slots: u32, instance: String) -> anyh
         count.fetch_add(1, Ordering::Relaxed);
         async { Ok::<_, Failure>(Nothing {}) }
     };
+    let count = Arc::clone(&tasks);
+    let nap = move |_: Context, _: Nothing| {
+        count.fetch_add(1, Ordering::Relaxed);
+        async {
+            tokio::time::sleep(NAP_TIME).await;
+            Ok::<_, Failure>(Nothing {})
+        }
+    };
     let told = Arc::clone(&cancelled);
     let hold = move |context: Context, _: Nothing| {
         let told = Arc::clone(&told);
@@ -143,6 +151,7 @@ pub(crate) async fn be_one(server: String, slots: u32, instance: String) -> anyh
     let agent = Agent::new(AGENT, "1.0.0")
         .slots(slots)
         .action(Action::new(NOOP, "Does nothing.", noop).undo(Undo::Nothing))
+        .action(Action::new(NAP, "Does nothing for a while.", nap).undo(Undo::Nothing))
         .action(Action::new(HOLD, "Waits to be cancelled.", hold).undo(Undo::Nothing));
     let config = RunConfig {
         servers: server.split(',').map(ToOwned::to_owned).collect(),

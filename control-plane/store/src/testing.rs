@@ -58,7 +58,7 @@ pub fn sqlite() -> TestDatabase {
 pub struct ServerFigures {
     /// Bytes of write-ahead log.
     pub wal_bytes: i64,
-    /// Transactions that ended; a statement by itself is one too.
+    /// Transactions that ended in this database; a statement by itself is one too.
     pub transactions: i64,
 }
 
@@ -72,7 +72,8 @@ pub async fn server_figures(url: &str) -> Result<ServerFigures, String> {
         let options = PgConnectOptions::from_str(url)?;
         let mut connection = PgConnection::connect_with(&options).await?;
         let statement = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::int8, \
-             (SELECT sum(xact_commit + xact_rollback)::int8 FROM pg_stat_database)";
+             (SELECT xact_commit + xact_rollback FROM pg_stat_database \
+             WHERE datname = current_database())";
         let (wal_bytes, transactions) =
             sqlx::query_as::<_, (i64, i64)>(statement).fetch_one(&mut connection).await?;
         connection.close().await?;
