@@ -93,7 +93,7 @@ pub(crate) struct ServeArgs {
 const BACKUP_HELP: &str = "\
 Examples:
   orchestrator backup create nightly.backup
-  orchestrator backup create - --database-url postgres://orchestrator@db/orchestrator > nightly.backup
+  orchestrator backup create nightly.backup --database-url postgres://orchestrator@db/orchestrator
   orchestrator backup verify nightly.backup
   orchestrator backup restore nightly.backup --data-dir restored";
 

@@ -50,7 +50,10 @@ impl Runs {
                     let runs = self.clone();
                     reading.spawn(async move { runs.take_in(rows, None).await });
                 }
-                Err(error) => break Err(error),
+                Err(error) => {
+                    self.look_for_own();
+                    break Err(error);
+                }
             }
         };
         while reading.join_next().await.is_some() {}
@@ -110,6 +113,44 @@ impl Runs {
             taken += 1;
         }
         Ok(taken)
+    }
+
+    /// Takes in runs that are this process's in the store and in nobody's memory: the answer to
+    /// a take-over may be lost. Those that are in memory are passed over.
+    ///
+    /// # Errors
+    /// When the store cannot list them; who asks again loses nothing.
+    pub async fn take_in_own(&self) -> Result<(), store::Error> {
+        let mut after = None;
+        loop {
+            let page = self.shared.store.unfinished(after, limits::ADOPTION_PAGE).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.run_id);
+            let me = self.shared.owner();
+            let own = page.into_iter().filter(|row| row.owner == Some(me)).collect();
+            self.take_in(own, None).await?;
+        }
+    }
+
+    /// The same in time, for as long as the store needs to list them.
+    pub(super) fn look_for_own(&self) {
+        let runs = self.clone();
+        if runs.shared.looking.swap(true, std::sync::atomic::Ordering::SeqCst) {
+            return;
+        }
+        tokio::spawn(async move {
+            let mut pause = limits::STORE_RETRY_MIN;
+            loop {
+                tokio::time::sleep(pause).await;
+                // From here on another lost answer has its own look.
+                runs.shared.looking.store(false, std::sync::atomic::Ordering::SeqCst);
+                match runs.take_in_own().await {
+                    Ok(()) => return,
+                    Err(error) => tracing::warn!(%error, "own runs cannot be listed just now"),
+                }
+                pause = (pause * 2).min(limits::STORE_RETRY_MAX);
+            }
+        });
     }
 
     async fn state(&self, row: &RunRow, journal: &[JournalRow]) -> Option<State> {

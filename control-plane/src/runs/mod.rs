@@ -116,6 +116,8 @@ pub(crate) struct Shared {
     identity: Mutex<Identity>,
     pub(crate) lease: Lease,
     pub(crate) others: Arc<dyn Others>,
+    /// Runs are about to be looked for that may be in nobody's memory.
+    pub(crate) looking: std::sync::atomic::AtomicBool,
     /// What is on its way to other replicas.
     passing: Semaphore,
     /// When the first run wakes that was parked here.

@@ -185,7 +185,8 @@ impl Runs {
         let shared = &self.shared;
         loop {
             let now = shared.clock.now().0;
-            let due = shared.store.wake_due(shared.owner(), now, limits::ADOPTION_PAGE).await?;
+            let due = shared.store.wake_due(shared.owner(), now, limits::ADOPTION_PAGE).await;
+            let due = due.inspect_err(|_| self.look_for_own())?;
             if due.is_empty() {
                 return Ok(shared.store.next_wake().await?.map(Instant));
             }

@@ -157,6 +157,7 @@ pub fn spawn_among(
         identity: std::sync::Mutex::new(Identity { owner: parts.owner, epoch: parts.epoch }),
         lease,
         others,
+        looking: std::sync::atomic::AtomicBool::new(false),
         passing: Semaphore::new(limits::PASSING_MAX),
         wake: super::parking::Wake::default(),
         dispatcher: parts.dispatcher,
@@ -213,7 +214,8 @@ impl Runs {
         let (store, mut count) = (&self.shared.store, 0);
         loop {
             let at = self.shared.clock.now().0;
-            let page = store.adopt_orphans(self.shared.owner(), at, limits::ADOPTION_PAGE).await?;
+            let page = store.adopt_orphans(self.shared.owner(), at, limits::ADOPTION_PAGE).await;
+            let page = page.inspect_err(|_| self.look_for_own())?;
             if page.is_empty() {
                 return Ok(count);
             }
@@ -321,6 +323,11 @@ impl WritePath {
     fn accept(&mut self, envelope: Envelope) -> bool {
         let run = envelope.run;
         if let Some(slot) = self.slots.get_mut(&run) {
+            if matches!(envelope.ask, Ask::TakeIn(_)) {
+                // It is in memory already, and that is what matters.
+                envelope.reply.done(run);
+                return false;
+            }
             if slot.queue.len() >= limits::COMMANDS_PER_RUN_MAX {
                 let max = limits::COMMANDS_PER_RUN_MAX;
                 let message = format!("{max} commands wait for the run already");

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::auth::Principal;
 use super::request::Mark;
 use super::status::Refusal;
-use super::{Context, convert, diagnose, run, start_runs, watch, workflow};
+use super::{Context, convert, diagnose, replica, run, start_runs, watch, workflow};
 use crate::limits;
 
 /// Serves `OrchestratorService`.
@@ -212,6 +212,13 @@ impl OrchestratorService for OrchestratorApi {
         request: Request<v1::DiagnoseRunRequest>,
     ) -> Result<Response<v1::DiagnoseRunResponse>, Status> {
         pass_on!(self, request, diagnose::diagnose)
+    }
+
+    async fn list_replicas(
+        &self,
+        request: Request<v1::ListReplicasRequest>,
+    ) -> Result<Response<v1::ListReplicasResponse>, Status> {
+        pass_on!(self, request, replica::list)
     }
 }
 

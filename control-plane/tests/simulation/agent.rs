@@ -177,7 +177,10 @@ impl Agent {
         let tasks = self.tasks.iter().map(|(id, held)| held.task_ref(id)).collect();
         self.send(Frame::Status(v1::Status { tasks }));
         let again = self.clocks.accept;
-        let late = |held: &Held| matches!(&held.stage, Stage::Done { sent: Some(sent), .. } if now - *sent > again);
+        let late = |held: &Held| {
+            let Stage::Done { sent: Some(sent), .. } = &held.stage else { return false };
+            now - *sent > again
+        };
         let ids: Vec<String> =
             self.tasks.iter().filter(|(_, held)| late(held)).map(|(id, _)| id.clone()).collect();
         ids.iter().for_each(|id| self.send_result(id));

@@ -178,7 +178,6 @@ fn the_same_seed_is_the_same_life() {
 }
 
 #[test]
-#[ignore = "open: runs whose take-over gave no answer are in nobody's memory"]
 fn runs_whose_take_over_gave_no_answer_go_on() {
     for seed in 1..=20 {
         live(seed, Plan::of_lost_take_overs).unwrap_or_else(|what| panic!("{what}"));

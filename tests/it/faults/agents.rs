@@ -1,17 +1,10 @@
 //! Agents die, fall silent, or lose their connection.
 
-use std::process::Command;
-
 use super::load::Load;
 use super::proxy::Proxy;
-use crate::support::{Process, Server, agent};
+use crate::support::{Server, agent};
 
 const RUNS: usize = 40;
-
-fn signal(process: &Process, signal: &str) {
-    let done = Command::new("kill").args([signal, &process.id().to_string()]).status().unwrap();
-    assert!(done.success());
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn agents_whose_connection_breaks_lose_and_repeat_nothing() {
@@ -56,10 +49,10 @@ async fn a_deaf_agent_loses_its_tasks_to_another_and_does_no_harm_when_it_wakes(
     let mut load = Load::new(folder.path());
     load.start(&urls, RUNS).await;
     load.reaches(30).await;
-    signal(&deaf, "-STOP");
+    deaf.signal("-STOP");
     let _other = agent("echo", &server.url);
     load.judge(&urls).await;
-    signal(&deaf, "-CONT");
+    deaf.signal("-CONT");
     load.start(&urls, 5).await;
     load.judge(&urls).await;
 }

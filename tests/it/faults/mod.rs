@@ -7,3 +7,4 @@ mod disk;
 mod history;
 mod load;
 mod proxy;
+mod replicas;

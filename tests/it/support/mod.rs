@@ -45,8 +45,10 @@ pub(crate) fn binary() -> &'static Path {
 pub(crate) struct Process(Child);
 
 impl Process {
-    pub(crate) fn id(&self) -> u32 {
-        self.0.id()
+    /// Sends a signal, as `-STOP`.
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
     /// SIGKILL, and waits for the end.

@@ -6,6 +6,7 @@ mod dead_letter;
 mod doctor;
 mod execute;
 mod metrics;
+mod replica;
 mod run;
 mod start_many;
 mod workflow;
@@ -37,6 +38,9 @@ pub enum Command {
     /// See which agents are connected and how they are
     #[command(subcommand)]
     Agents(agent::AgentCommand),
+    /// See the servers that share one database
+    #[command(subcommand, visible_alias = "replica")]
+    Replicas(replica::ReplicaCommand),
     /// Show counts and latencies of agents
     Metrics(metrics::Metrics),
     /// See to tasks that were given up
@@ -112,6 +116,7 @@ async fn dispatch(command: Command, session: &mut Session) -> Result<Exit, Error
         Command::Workflows(command) => Box::pin(workflow::run(command, session)).await,
         Command::Runs(command) => Box::pin(run::run(command, session)).await,
         Command::Agents(command) => Box::pin(agent::run(command, session)).await,
+        Command::Replicas(command) => replica::run(command, session).await,
         Command::Metrics(command) => metrics::run(command, session).await,
         Command::DeadLetters(command) => Box::pin(dead_letter::run(command, session)).await,
         Command::Doctor(command) => Box::pin(doctor::run(command, session)).await,

@@ -325,6 +325,21 @@ impl OrchestratorService for Fake {
         let findings = self.findings.clone();
         Ok(Response::new(DiagnoseRunResponse { status: self.run.status, findings }))
     }
+
+    async fn list_replicas(&self, _: Request<ListReplicasRequest>) -> Answer<ListReplicasResponse> {
+        let replica = |id: &str, is_self| Replica {
+            replica_id: id.to_owned(),
+            address: "10.0.0.1:8000".to_owned(),
+            version: "1.2.3".to_owned(),
+            status: ReplicaStatus::Serving.into(),
+            runs: 7,
+            lease_age: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
+            is_self,
+            ..Default::default()
+        };
+        let replicas = vec![replica("0a0b0c0d-0000", true), replica("0e0f0000-0000", false)];
+        Ok(Response::new(ListReplicasResponse { replicas }))
+    }
 }
 
 #[tonic::async_trait]
