@@ -10,7 +10,7 @@ use control_plane::definitions::Definitions;
 use control_plane::dispatch::{self, Dispatcher};
 use control_plane::ids::Randomness;
 use control_plane::lease::Lease;
-use control_plane::limits::{ADOPTION_PAGE, STORE_RETRY_MAX};
+use control_plane::limits::STORE_RETRY_MAX;
 use control_plane::runs::{self, Among, Inbox, Notifier, Parts, Runs};
 use engine::Instant;
 use store::{NewReplica, OwnerId, Store};
@@ -150,14 +150,7 @@ async fn take_over_once(runs: &Runs) -> Result<(), store::Error> {
             continue;
         }
         store.fence(row.id, None).await?;
-        loop {
-            let at = runs.clock().now().0;
-            let taken = store.adopt_from(row.id, own, at, ADOPTION_PAGE).await?;
-            if taken.is_empty() {
-                break;
-            }
-            runs.take_in(taken, Some(row.id)).await?;
-        }
+        runs.adopt_from(row.id).await?;
         store.remove_replica(row.id).await?;
     }
     runs.adopt_all().await?;

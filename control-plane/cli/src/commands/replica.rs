@@ -52,6 +52,6 @@ pub(super) async fn run(command: ReplicaCommand, session: &mut Session) -> Resul
             if replica.is_self { "answers" } else { "" },
         ]);
     }
-    session.output.table(table)?;
+    session.output.data(&table.text())?;
     Ok(Exit::Success)
 }
