@@ -12,7 +12,7 @@ pub mod lending;
 pub mod orchestrator;
 pub mod page;
 pub mod peer;
-mod replica;
+pub mod replica;
 pub mod request;
 pub mod run;
 pub mod start_runs;

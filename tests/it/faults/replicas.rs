@@ -10,7 +10,7 @@ use crate::support::{Process, Server, agent, orchestrator, until};
 
 const RUNS: usize = 60;
 /// Short, so that tests need not wait long.
-const LEASE: &str = "replica_lease = '1s'\ngrace_after_adoption = '1s'\nlog = 'warn'\n";
+const LEASE: &str = "replica_lease = '4s'\ngrace_after_adoption = '1s'\nlog = 'warn'\n";
 
 /// Two servers, an agent that knows both, and runs of both under way.
 struct World {
