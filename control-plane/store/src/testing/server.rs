@@ -23,6 +23,33 @@ test -f "$2/data/postmaster.pid" || cat "$2/log"
 rm -rf "$2"
 "#;
 
+/// Copies a running server, starts the copy as its standby and waits until the first one waits for
+/// it with each commit; from then on as [`WATCHDOG`]. `$1` binaries, `$2` the first one's folder,
+/// `$3` the standby's, `$4` its further settings.
+const STANDBY: &str = r#"
+cd "$3" || exit 1
+port=$(sed -n 4p "$2/data/postmaster.pid")
+ask() { "$1/psql" -h "$2" -p "$port" -U postgres -Atqc "$3" 2>>"$4/log"; }
+is_synchronous() {
+    for attempt in $(seq 300); do
+        state=$(ask "$1" "$2" "SELECT sync_state FROM pg_stat_replication" "$3")
+        test "$state" = sync && return
+        sleep 0.1
+    done
+    echo "it does not become synchronous" >>"$3/log"
+    return 1
+}
+"$1/pg_basebackup" -h "$2" -p "$port" -U postgres -D "$3/data" -X stream -c fast -R \
+    >"$3/log" 2>&1 &&
+"$1/pg_ctl" -D "$3/data" -l "$3/log" -w -t 60 -o "-c listen_addresses= -c fsync=on \
+    -c unix_socket_directories='$3' -c max_connections=300 $4" start >>"$3/log" 2>&1 &&
+ask "$1" "$2" "ALTER SYSTEM SET synchronous_standby_names = '*'" "$3" &&
+ask "$1" "$2" "SELECT pg_reload_conf()" "$3" >>"$3/log" &&
+is_synchronous "$1" "$2" "$3" && echo ready && cat >/dev/null || cat "$3/log"
+"$1/pg_ctl" -D "$3/data" -m immediate stop >/dev/null 2>&1
+rm -rf "$3"
+"#;
+
 /// A running server. It ends when this process does: the pipe to its watchdog closes.
 #[derive(Debug)]
 pub struct Server {
@@ -51,19 +78,17 @@ impl Server {
             Some(binaries) => binaries,
             None => install(root)?,
         };
+        // A folder of links may have the server's binaries alone, without the other tools.
+        let real = binaries.join("pg_ctl").canonicalize().ok();
+        let binaries = real.and_then(|file| Some(file.parent()?.to_owned())).unwrap_or(binaries);
         let folder = tempfile::Builder::new().prefix("orchestrator-postgres-").tempdir();
         let folder = folder.map_err(|error| format!("no temporary folder: {error}"))?;
         // The watchdog removes it: this process may be killed.
         let folder = folder.keep();
-        let mut command = if root {
+        if root {
             give_to_postgres(&folder)?;
-            let mut command = Command::new("runuser");
-            command.args(["-u", "postgres", "--", "sh"]);
-            command
-        } else {
-            Command::new("sh")
-        };
-        let mut watchdog = command
+        }
+        let mut watchdog = shell(root)
             .args(["-c", WATCHDOG, "watchdog"])
             .args([&binaries, &folder])
             .arg(&settings)
@@ -130,6 +155,47 @@ impl Server {
         last
     }
 
+    /// A second server that has all that this one commits before that is acknowledged, with
+    /// further settings of its own.
+    ///
+    /// # Errors
+    /// When it cannot be made; the text says why.
+    pub fn synchronous_standby(&self, settings: &[(&str, &str)]) -> Result<Self, String> {
+        let settings: String =
+            settings.iter().map(|(name, value)| format!(" -c {name}={value}")).collect();
+        let folder = tempfile::Builder::new().prefix("orchestrator-postgres-").tempdir();
+        let folder = folder.map_err(|error| format!("no temporary folder: {error}"))?.keep();
+        if self.root {
+            give_to_postgres(&folder)?;
+        }
+        let mut watchdog = shell(self.root)
+            .args(["-c", STANDBY, "standby"])
+            .args([&self.binaries, &self.folder, &folder])
+            .arg(&settings)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .map_err(|error| format!("no shell for the standby: {error}"))?;
+        let said = watchdog.stdout.take().map(|output| first_line(BufReader::new(output)));
+        match said {
+            Some(Ok(line)) if line == "ready" => {
+                let binaries = self.binaries.clone();
+                Ok(Self { folder, binaries, settings, root: self.root, _watchdog: watchdog })
+            }
+            Some(Ok(log)) => Err(format!("the standby did not start: {log}")),
+            _ => Err("the standby's watchdog said nothing".to_owned()),
+        }
+    }
+
+    /// Makes a standby the primary; returns once it is. The old one must be gone.
+    ///
+    /// # Errors
+    /// When it is no standby.
+    pub fn promote(&self) -> Result<(), String> {
+        run(self.pg_ctl().args(["-w", "-t", "60", "promote"]))
+    }
+
     fn pg_ctl(&self) -> Command {
         let program = self.binaries.join("pg_ctl");
         let mut command = if self.root {
@@ -166,6 +232,15 @@ fn run(command: &mut Command) -> Result<(), String> {
     let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let status = command.status().map_err(|error| format!("`{name}` cannot be run: {error}"))?;
     if status.success() { Ok(()) } else { Err(format!("`{name}` failed: {status}")) }
+}
+
+fn shell(root: bool) -> Command {
+    if !root {
+        return Command::new("sh");
+    }
+    let mut command = Command::new("runuser");
+    command.args(["-u", "postgres", "--", "sh"]);
+    command
 }
 
 /// The first line, or all of it when that is not what a server says that has started.
