@@ -49,7 +49,7 @@ async fn started(settings: Vec<(&'static str, String)>) -> Postgres {
 }
 
 /// One that is reached by TCP, so that something can stand between.
-async fn behind_proxy() -> (Postgres, Proxy) {
+pub(super) async fn behind_proxy() -> (Postgres, Proxy) {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address: SocketAddr = free.local_addr().unwrap();
     drop(free);

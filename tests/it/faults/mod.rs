@@ -6,5 +6,6 @@ mod database;
 mod disk;
 mod history;
 mod load;
+mod promises;
 mod proxy;
 mod replicas;

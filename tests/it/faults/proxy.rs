@@ -1,31 +1,32 @@
-//! A way between two processes that can be cut, stalled and mended by the test.
+//! A proxy between two that talk: it cuts, stalls either direction and changes to another
+//! address, as it is told. It does not know what is said.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// What the way does with what comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
-    Open,
-    /// Everything stands still, and nobody is told.
-    Stalled,
-    /// Nobody gets through.
-    Closed,
+/// How much is read at once, in bytes.
+const CHUNK_BYTES: usize = 16 * 1024;
+
+/// What it does at present.
+#[derive(Clone, Debug)]
+struct State {
+    target: SocketAddr,
+    /// Nothing goes on to the target, or back; what is open stays open.
+    stalled: (bool, bool),
+    /// New connections are broken at once.
+    closed: bool,
+    /// Connections of an earlier life are broken.
+    life: u64,
 }
 
-/// The way. It is gone with this.
+/// It ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
-    way: Arc<watch::Sender<Way>>,
-    /// Raised to end all connections that there are.
-    cuts: Arc<watch::Sender<u64>>,
-    _ends: DropGuard,
+    state: watch::Sender<State>,
 }
 
 impl Proxy {
@@ -33,72 +34,103 @@ impl Proxy {
     pub(crate) async fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (way, cuts) = (Arc::new(watch::channel(Way::Open).0), Arc::new(watch::channel(0).0));
-        let ends = CancellationToken::new();
-        let accept = accept(listener, target, Arc::clone(&way), Arc::clone(&cuts));
-        tokio::spawn(ends.clone().run_until_cancelled_owned(accept));
-        Self { address, way, cuts, _ends: ends.drop_guard() }
+        let first = State { target, stalled: (false, false), closed: false, life: 0 };
+        let (state, seen) = watch::channel(first);
+        tokio::spawn(accept(listener, seen));
+        Self { address, state }
+    }
+
+    /// Where it leads.
+    pub(crate) fn target(&self) -> SocketAddr {
+        self.state.borrow().target
     }
 
     /// Breaks all connections; new ones get through.
     pub(crate) fn cut(&self) {
-        self.cuts.send_modify(|cuts| *cuts += 1);
+        self.state.send_modify(|state| state.life += 1);
     }
 
-    /// Breaks all connections, and refuses new ones until it is opened.
+    /// Breaks all connections, and closed new ones until it is opened.
     pub(crate) fn close(&self) {
-        self.way.send_replace(Way::Closed);
-        self.cut();
+        self.state.send_modify(|state| {
+            state.closed = true;
+            state.life += 1;
+        });
     }
 
     /// Nothing moves until it is opened, and nobody notices at once.
     pub(crate) fn stall(&self) {
-        self.way.send_replace(Way::Stalled);
+        self.stall_ways(true, true);
+    }
+
+    /// Nothing moves to the target, or back from it, until it is opened.
+    pub(crate) fn stall_ways(&self, to: bool, back: bool) {
+        self.state.send_modify(|state| state.stalled = (to, back));
     }
 
     /// Everything gets through again.
     pub(crate) fn open(&self) {
-        self.way.send_replace(Way::Open);
+        self.state.send_modify(|state| {
+            state.closed = false;
+            state.stalled = (false, false);
+        });
     }
-}
 
-async fn accept(
-    listener: TcpListener,
-    target: SocketAddr,
-    way: Arc<watch::Sender<Way>>,
-    cuts: Arc<watch::Sender<u64>>,
-) {
-    loop {
-        let Ok((near, _)) = listener.accept().await else { return };
-        if *way.borrow() == Way::Closed {
-            continue;
-        }
-        let Ok(far) = TcpStream::connect(target).await else { continue };
-        drop((near.set_nodelay(true), far.set_nodelay(true)));
-        let (mut cut, way) = (cuts.subscribe(), way.subscribe());
-        tokio::spawn(async move {
-            let (near_in, near_out) = near.into_split();
-            let (far_in, far_out) = far.into_split();
-            tokio::select! {
-                () = carry(near_in, far_out, way.clone()) => {}
-                () = carry(far_in, near_out, way) => {}
-                _ = cut.changed() => {}
-            }
+    /// Leads elsewhere from now on; what led to the old place is broken.
+    pub(crate) fn lead_to(&self, target: SocketAddr) {
+        self.state.send_modify(|state| {
+            state.target = target;
+            state.life += 1;
         });
     }
 }
 
-/// From one side to the other until one of them ends.
-async fn carry(
-    mut from: tokio::net::tcp::OwnedReadHalf,
-    mut to: tokio::net::tcp::OwnedWriteHalf,
-    mut way: watch::Receiver<Way>,
-) {
-    let mut buffer = vec![0; 64 * 1024];
+async fn accept(listener: TcpListener, mut state: watch::Receiver<State>) {
     loop {
-        let Ok(count) = from.read(&mut buffer).await else { return };
-        let moves = way.wait_for(|way| *way != Way::Stalled).await.is_ok();
-        if count == 0 || !moves || to.write_all(&buffer[..count]).await.is_err() {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((client, _)) = accepted else { return };
+                if !state.borrow().closed {
+                    tokio::spawn(serve(client, state.clone()));
+                }
+            }
+            changed = state.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// Until one side closes or the connection's life is over; then both are closed.
+async fn serve(near: TcpStream, mut state: watch::Receiver<State>) {
+    let (life, target) = {
+        let state = state.borrow();
+        (state.life, state.target)
+    };
+    let Ok(far) = TcpStream::connect(target).await else { return };
+    drop((near.set_nodelay(true), far.set_nodelay(true)));
+    let (near_in, near_out) = near.into_split();
+    let (far_in, far_out) = far.into_split();
+    let (to, back) = (state.clone(), state.clone());
+    tokio::select! {
+        () = carry(near_in, far_out, to, |state| state.stalled.0) => {}
+        () = carry(far_in, near_out, back, |state| state.stalled.1) => {}
+        _ = state.wait_for(|state| state.life != life) => {}
+    }
+}
+
+async fn carry(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut state: watch::Receiver<State>,
+    stalled: impl Fn(&State) -> bool,
+) {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    loop {
+        let Ok(read @ 1..) = from.read(&mut chunk).await else { return };
+        // What was read before a stall is held back as well.
+        if state.wait_for(|state| !stalled(state)).await.is_err() {
+            return;
+        }
+        if to.write_all(&chunk[..read]).await.is_err() || to.flush().await.is_err() {
             return;
         }
     }

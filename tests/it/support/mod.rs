@@ -45,6 +45,10 @@ pub(crate) fn binary() -> &'static Path {
 pub(crate) struct Process(Child);
 
 impl Process {
+    pub(crate) fn of(child: Child) -> Self {
+        Self(child)
+    }
+
     /// Sends a signal, as `-STOP`.
     pub(crate) fn signal(&self, signal: &str) {
         let pid = self.0.id().to_string();
