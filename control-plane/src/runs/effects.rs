@@ -108,15 +108,22 @@ impl Effects {
                 other => others.push(other),
             }
         }
+        // An end among what was decided is not the last word where the state owes something
+        // still: the run was retried in the same transition.
+        let (ends, decided): (Vec<_>, Vec<_>) =
+            decided.into_iter().partition(|effect| matches!(effect, Effect::Ended { .. }));
+        for end in ends {
+            self.carry_out_one(state, end);
+        }
         self.runs.shared.dispatcher.hold_run(run, held);
         self.runs.shared.keys.keep(run, &wanted);
         self.runs.shared.dispatcher.expect(orders);
         for effect in others {
             self.carry_out_one(state, effect);
         }
-        // Of what was decided just now, these follow from no state.
+        // Of what was decided just now, this follows from no state.
         for effect in decided {
-            if matches!(effect, Effect::Proceed { .. } | Effect::Ended { .. }) {
+            if matches!(effect, Effect::Proceed { .. }) {
                 self.carry_out_one(state, effect);
             }
         }

@@ -566,7 +566,8 @@ impl WritePath {
         } else {
             self.effects.carry_out(&state, effects, batch);
         }
-        if let Some(ending) = ended {
+        // One that was retried in the same transition goes on.
+        if let Some(ending) = ended.filter(|_| state.phase() == engine::Phase::Ended) {
             self.shared.ends.ended(&state);
             self.count_ended(&state, ending);
         }
