@@ -136,6 +136,7 @@ impl State {
             fairness_key: Arc::clone(&self.graph.name),
             delivery: action.delivery,
             begun: detail.is_some_and(|detail| detail.started),
+            begun_by: detail.filter(|detail| detail.started).and_then(|it| it.by.clone()),
             epoch: self.epoch,
         }
     }
@@ -165,6 +166,7 @@ impl State {
             fairness_key: Arc::clone(&self.graph.name),
             delivery: Delivery::AtLeastOnce,
             begun: false,
+            begun_by: None,
             epoch: self.epoch,
         })
     }

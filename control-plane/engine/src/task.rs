@@ -119,6 +119,8 @@ pub struct TaskOrder {
     /// A task that must run at most once was begun before its owner died: it is not given out
     /// again; unless an agent claims it, it is reported as lost.
     pub begun: bool,
+    /// Who began it: nobody else may go on with it.
+    pub begun_by: Option<AgentRef>,
     /// The epoch under which the run is owned; part of the lease token.
     pub epoch: u64,
 }

@@ -197,11 +197,15 @@ impl Matcher {
     /// Gives a waiting task to the agent that says it has it; false when the claim is not valid.
     pub(super) fn claim(&mut self, key: TaskKey, agent_id: AgentId, lease: LeaseToken) -> bool {
         let Some(task) = self.tasks.get(&key) else { return false };
+        let Some(agent) = self.registry.get(agent_id) else { return false };
         // Of whatever epoch: who adopted the run may be older than who gave the task out.
         let fits = task.claimable
             && matches!(task.state, State::Waiting(_))
             && lease.attempt == task.order.attempt;
-        if !fits || self.registry.get(agent_id).is_none() {
+        // Another may hold it too, to whom it was given before and who never began.
+        let may_go_on =
+            !task.order.begun || task.order.begun_by.as_ref() == Some(&agent.as_ref());
+        if !fits || !may_go_on {
             return false;
         }
         self.dequeue(key);

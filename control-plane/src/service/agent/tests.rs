@@ -120,6 +120,7 @@ fn order(number: u32) -> TaskOrder {
         fairness_key: "w".into(),
         delivery: Delivery::AtLeastOnce,
         begun: false,
+        begun_by: None,
         epoch: 1,
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use contracts::v1;
-use engine::task::{Delivery, TaskKey, TaskOrder, TaskOutcome};
+use engine::task::{AgentRef, Delivery, TaskKey, TaskOrder, TaskOutcome};
 
 use super::super::super::lease::LeaseToken;
 use super::super::super::session::{Incoming, Outgoing, SessionId};
@@ -150,14 +150,32 @@ fn a_result_is_a_claim_too() {
     assert!(matches!(world.outcomes()[..], [TaskOutcome::Succeeded { .. }]));
 }
 
+/// One that must run at most once and was begun by this instance.
+fn begun(number: u32, instance: &str) -> TaskOrder {
+    let begun_by = Some(AgentRef { agent_type: "t".into(), instance: instance.into() });
+    TaskOrder { delivery: Delivery::AtMostOnce, begun: true, begun_by, ..adopted(number) }
+}
+
+/// It was given to one that did not accept it in time, then to another that began.
+#[test]
+fn what_was_begun_is_not_gone_on_with_by_another_that_holds_it() {
+    let mut world = World::new();
+    world.act(|matcher| matcher.expect(begun(1, "a"), GRACE));
+    let other = reconnect(&mut world, "b", &[(key("w", 1), OLD)]);
+    let frames = world.frames(other);
+    assert!(!frames.iter().any(|it| matches!(it, Outgoing::Proceed { .. })), "{frames:?}");
+    let later = LeaseToken { counter: 78, ..OLD };
+    let agent = reconnect(&mut world, "a", &[(key("w", 1), later)]);
+    let frames = world.frames(agent);
+    assert!(frames.iter().any(|it| matches!(it, Outgoing::Proceed { .. })), "{frames:?}");
+}
+
 #[test]
 fn what_was_begun_and_nobody_claims_goes_to_a_person() {
-    let begun =
-        |number| TaskOrder { delivery: Delivery::AtMostOnce, begun: true, ..adopted(number) };
     let mut world = World::new();
     let other = world.agent("b", 9);
-    world.act(|matcher| matcher.expect(begun(1), GRACE));
-    world.act(|matcher| matcher.expect(begun(2), GRACE));
+    world.act(|matcher| matcher.expect(begun(1, "a"), GRACE));
+    world.act(|matcher| matcher.expect(begun(2, "a"), GRACE));
     let agent = reconnect(&mut world, "a", &[(key("w", 2), OLD)]);
     let frames = world.frames(agent);
     let expected = matches!(frames[..], [Outgoing::Registered { .. }, Outgoing::Proceed { .. }]);

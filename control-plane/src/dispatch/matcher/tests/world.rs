@@ -58,6 +58,7 @@ pub(in crate::dispatch) fn order(name: &str, number: u32) -> TaskOrder {
         fairness_key: name.into(),
         delivery: Delivery::AtLeastOnce,
         begun: false,
+        begun_by: None,
         epoch: 1,
     }
 }
