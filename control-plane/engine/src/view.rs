@@ -195,12 +195,29 @@ impl State {
         RunStatus::Running
     }
 
-    /// Whether nothing happens before a timer fires or somebody asks something: no task is owed
-    /// to an agent, and nothing is to be decided.
+    /// Whether nothing happens before a timer fires or somebody asks something: nothing is owed to
+    /// anybody (a task, the start of a child run, a notification), nothing is to be decided, and
+    /// no word is due of a child run's end or of a key.
     #[must_use]
     pub fn only_waits(&self) -> bool {
-        let open = self.phase != Phase::Ended && self.phase != Phase::RollingBack;
-        open && self.busy == 0 && self.work.is_empty()
+        let open = matches!(self.phase, Phase::Running | Phase::Handling);
+        open && self.busy == 0 && self.work.is_empty() && !self.is_owed_word()
+    }
+
+    /// Whether a step waits for what this program itself tells it: who tells it may die before,
+    /// so that it must be asked for again.
+    fn is_owed_word(&self) -> bool {
+        self.instances.iter().any(|instance| match instance.status {
+            Status::Blocked => true,
+            Status::Waiting => {
+                let waiting_for = instance.detail().and_then(|detail| detail.waiting_for.as_ref());
+                matches!(
+                    waiting_for,
+                    Some(WaitingFor::Child(_) | WaitingFor::Notification { .. })
+                )
+            }
+            _ => false,
+        })
     }
 
     /// When something happens by itself, if nothing else happens before.
@@ -213,6 +230,15 @@ impl State {
     #[must_use]
     pub fn task_key(&self, n: InstanceId, purpose: Purpose) -> TaskKey {
         TaskKey { run: self.id, instance: n, purpose }
+    }
+
+    /// Whether what an agent made of a task has been taken in: it settled, and not by never
+    /// having been started.
+    #[must_use]
+    pub fn is_task_taken_in(&self, key: &TaskKey) -> bool {
+        let status = self.instances.get(key.instance.index()).map(|instance| instance.status);
+        let never = matches!(status, Some(Status::Skipped | Status::NotStarted));
+        self.is_task_settled(key) && !(never && key.purpose == Purpose::Do)
     }
 
     /// Whether nothing more can come of a task.

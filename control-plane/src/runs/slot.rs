@@ -210,7 +210,7 @@ pub(crate) fn decide(
                 continue;
             }
             Ask::Inquire(key) => {
-                let settled = state.is_task_settled(&key);
+                let settled = state.is_task_taken_in(&key);
                 rejections.push(Rejected { reply, rejection: Rejection::TaskNotOut, settled });
                 continue;
             }

@@ -21,8 +21,10 @@ enum Standing {
     Over,
     /// This process holds it in memory.
     Ours,
-    /// Another does, or it is parked.
+    /// Another does.
     Elsewhere,
+    /// Nobody does: it only waits, and knows what it holds.
+    Parked,
 }
 
 impl Keeper {
@@ -65,7 +67,7 @@ impl Keeper {
         wants: &mut Vec<Want>,
         suspects: &mut Suspects,
     ) -> Result<(), store::Error> {
-        let mut strangers: BTreeMap<RunId, Vec<(Name, Holder)>> = BTreeMap::new();
+        let mut strangers: BTreeMap<RunId, Vec<(Name, Holder, bool)>> = BTreeMap::new();
         for row in page {
             let (Some(kind), Ok(entry)) = (kind_of(row.kind), read(row)) else { continue };
             let name: Name = (kind, Arc::from(&*row.key));
@@ -73,9 +75,11 @@ impl Keeper {
             self.runs.shared.keys.see(&name, &entry);
             let registry = lock(&self.runs.shared.keys.registry);
             for holder in entry.everybody() {
+                let displaced = is_displaced(&entry, holder);
                 if registry.wish(holder, &name).is_none() {
-                    strangers.entry(holder.run).or_default().push((name.clone(), holder));
-                } else if is_displaced(&entry, holder) {
+                    let strange = (name.clone(), holder, displaced);
+                    strangers.entry(holder.run).or_default().push(strange);
+                } else if displaced {
                     wants.push(Want { name: name.clone(), holder: Some(holder), ask: Ask::Remind });
                 }
             }
@@ -83,10 +87,18 @@ impl Keeper {
         let standings = self.standings(strangers.keys().copied().collect()).await?;
         for (run, entries) in strangers {
             let standing = standings.get(&run).copied().unwrap_or(Standing::Over);
-            for suspect in entries {
+            for (name, holder, displaced) in entries {
+                let suspect = (name, holder);
                 let over = match standing {
                     Standing::Over => true,
                     Standing::Elsewhere => false,
+                    Standing::Parked if displaced => {
+                        // Nobody else tells it to stop.
+                        let (name, holder) = suspect.clone();
+                        wants.push(Want { name, holder: Some(holder), ask: Ask::Remind });
+                        false
+                    }
+                    Standing::Parked => false,
                     // It may be on its way into memory; the next look tells.
                     Standing::Ours => self.suspects.contains(&suspect),
                 };
@@ -119,6 +131,8 @@ impl Keeper {
                     && !lock(&self.runs.shared.stuck).contains_key(&run)
                 {
                     Standing::Ours
+                } else if owner.is_none() {
+                    Standing::Parked
                 } else {
                     Standing::Elsewhere
                 };
