@@ -281,7 +281,7 @@ pub const INSTANT_LATE_MAX: Duration = Duration::from_secs(60);
 pub const RETENTION_EVERY: Duration = Duration::from_secs(600);
 /// How many rows retention removes at once.
 pub const RETENTION_BATCH: u32 = 500;
-/// How many such batches one look removes at most.
+/// How many such batches one look goes through at most.
 pub const RETENTION_BATCHES: u32 = 200;
 /// How long request ids are kept.
 pub const REQUESTS_KEPT: Duration = Duration::from_secs(24 * 3600);

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use store::{Micros, Store};
+use engine::RunId;
+use store::{Cursor, Micros, Store, Tended};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -19,6 +20,11 @@ pub struct Keep {
     pub count: u64,
 }
 
+/// Where the search for finished runs came to: what stays although it is old must not keep it
+/// from what comes behind.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Place(Option<Cursor<RunId>>);
+
 /// Removes from time to time what need not be kept, until `shutdown`.
 pub async fn run(
     store: Arc<dyn Store>,
@@ -26,9 +32,10 @@ pub async fn run(
     keep: Keep,
     shutdown: CancellationToken,
 ) {
+    let mut place = Place::default();
     loop {
         let looked = tokio::select! {
-            looked = look(&*store, &*clock, keep) => looked,
+            looked = look(&*store, &*clock, keep, &mut place) => looked,
             () = shutdown.cancelled() => return,
         };
         match looked {
@@ -56,7 +63,7 @@ pub struct Removed {
     pub blobs: u64,
 }
 
-/// Removes what need not be kept now.
+/// Removes what need not be kept now, and gives back the room of what went.
 ///
 /// # Errors
 /// When the store does not do it.
@@ -64,21 +71,14 @@ pub async fn look(
     store: &dyn Store,
     clock: &dyn Clock,
     keep: Keep,
+    place: &mut Place,
 ) -> Result<Removed, store::Error> {
     let batch = limits::RETENTION_BATCH;
     let now = clock.now().0;
-    let mut removed = Removed::default();
+    let before = first_kept(store, now, keep).await?;
+    let mut removed = Removed { runs: remove_runs(store, before, place).await?, ..<_>::default() };
     for _ in 0..limits::RETENTION_BATCHES {
-        let count = store.delete_finished(before(now, keep.age), keep.count, batch).await?;
-        removed.runs += count;
-        if count < u64::from(batch) {
-            break;
-        }
-        // Whoever waits for the store gets a turn between two batches.
-        tokio::task::yield_now().await;
-    }
-    for _ in 0..limits::RETENTION_BATCHES {
-        let count = store.expire_requests(before(now, limits::REQUESTS_KEPT), batch).await?;
+        let count = store.expire_requests(ago(now, limits::REQUESTS_KEPT), batch).await?;
         removed.requests += count;
         if count < u64::from(batch) {
             break;
@@ -86,16 +86,57 @@ pub async fn look(
         tokio::task::yield_now().await;
     }
     for _ in 0..limits::RETENTION_BATCHES {
-        let count = store.collect_blobs(before(now, limits::BLOBS_KEPT), batch).await?;
+        let count = store.collect_blobs(ago(now, limits::BLOBS_KEPT), batch).await?;
         removed.blobs += count;
         if count < u64::from(batch) {
             break;
         }
         tokio::task::yield_now().await;
     }
+    // Last: where a lock is not to be had, the next look does it.
+    match store.tend_journal(now, before.at).await {
+        Ok(Tended { dropped: 0, .. }) => {}
+        Ok(Tended { dropped, moved, .. }) => {
+            tracing::info!(dropped, moved, "partitions of the journal went");
+        }
+        Err(error) => tracing::warn!(%error, "the journal's partitions stay as they are for now"),
+    }
     Ok(removed)
 }
 
-fn before(now: Micros, age: Duration) -> Micros {
+/// What ended before this place goes, be it too old or too much.
+async fn first_kept(
+    store: &dyn Store,
+    now: Micros,
+    keep: Keep,
+) -> Result<Cursor<RunId>, store::Error> {
+    let by_age = Cursor { at: ago(now, keep.age), id: RunId(uuid::Uuid::nil()) };
+    let by_count = store.oldest_kept(keep.count).await?;
+    let later = by_count.filter(|place| (place.at, place.id) > (by_age.at, by_age.id));
+    Ok(later.unwrap_or(by_age))
+}
+
+/// A run's children stay as long as it does, so they go in another pass.
+async fn remove_runs(
+    store: &dyn Store,
+    before: Cursor<RunId>,
+    place: &mut Place,
+) -> Result<u64, store::Error> {
+    let (mut removed, mut in_this_pass) = (0, 0);
+    for _ in 0..limits::RETENTION_BATCHES {
+        let found = store.delete_finished(before, place.0, limits::RETENTION_BATCH).await?;
+        removed += found.runs;
+        in_this_pass += found.runs;
+        place.0 = found.next;
+        if found.next.is_none() && std::mem::take(&mut in_this_pass) == 0 {
+            break;
+        }
+        // Whoever waits for the store gets a turn between two batches.
+        tokio::task::yield_now().await;
+    }
+    Ok(removed)
+}
+
+fn ago(now: Micros, age: Duration) -> Micros {
     now.saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX))
 }

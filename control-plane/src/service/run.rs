@@ -181,7 +181,7 @@ pub async fn list(
     for _ in 0..limits::PAGES_LOOKED_THROUGH_MAX {
         let limit = if filter.stuck { limits::PAGE_SIZE_MAX } else { size };
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
-        let rows = store.runs(&wanted, after.clone(), ascending, limit).await?;
+        let rows = store.runs(&wanted, after, ascending, limit).await?;
         let is_last = rows.len() < limit as usize;
         for row in &rows {
             after = Some(Cursor { at: row.created_at, id: row.run_id });

@@ -9,10 +9,10 @@ use async_trait::async_trait;
 use engine::{ContentHash, RunId};
 
 use crate::{
-    Adoption, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Error, Heartbeat, JournalRow,
-    KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking, Registration, ReplicaRow,
-    ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Standing, Store,
-    WorkflowRow,
+    Adoption, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Deleted, Error, Heartbeat,
+    JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking, Registration,
+    ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Standing,
+    Store, Tended, WorkflowRow,
 };
 
 /// What happens to a commit.
@@ -348,13 +348,21 @@ impl Store for Faulty {
         self.reach()?.collect_blobs(before, limit).await
     }
 
+    async fn oldest_kept(&self, keep_newest: u64) -> Result<Option<Cursor<RunId>>, Error> {
+        self.reach()?.oldest_kept(keep_newest).await
+    }
+
     async fn delete_finished(
         &self,
-        before: Micros,
-        keep_newest: u64,
+        before: Cursor<RunId>,
+        after: Option<Cursor<RunId>>,
         limit: u32,
-    ) -> Result<u64, Error> {
-        self.reach()?.delete_finished(before, keep_newest, limit).await
+    ) -> Result<Deleted, Error> {
+        self.reach()?.delete_finished(before, after, limit).await
+    }
+
+    async fn tend_journal(&self, now: Micros, passed: Micros) -> Result<Tended, Error> {
+        self.reach()?.tend_journal(now, passed).await
     }
 
     async fn health(&self) -> Result<(), Error> {

@@ -24,9 +24,10 @@ use engine::{ContentHash, RunId};
 
 pub use error::Error;
 pub use rows::{
-    Adoption, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Heartbeat, JournalRow, KeyChange,
-    KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking, Registration, ReplicaRow, ReplicaStatus,
-    RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Standing, WorkflowRow,
+    Adoption, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Deleted, Heartbeat, JournalRow,
+    KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking, Registration, ReplicaRow,
+    ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Standing, Tended,
+    WorkflowRow,
 };
 
 /// Bounds of the store, all in one place.
@@ -62,11 +63,17 @@ pub mod limits {
 ///
 /// # Errors
 /// [`Error::Url`] when the address is not one of these, [`Error::NewerSchema`] when a newer
-/// release has been at work on it, [`Error::Unavailable`] when it cannot be reached.
+/// release has been at work on it that this one cannot work beside, [`Error::Unavailable`] when
+/// it cannot be reached.
 pub async fn open(url: &str) -> Result<Arc<dyn Store>, Error> {
+    open_as(url, migration::KNOWN).await
+}
+
+/// The same as a release whose newest schema is `known`.
+async fn open_as(url: &str, known: i64) -> Result<Arc<dyn Store>, Error> {
     match url.split_once(':').map_or("", |(scheme, _)| scheme) {
-        "sqlite" => Ok(Arc::new(sqlite::open(url).await?)),
-        "postgres" | "postgresql" => Ok(Arc::new(postgres::open(url).await?)),
+        "sqlite" => Ok(Arc::new(sqlite::open(url, known).await?)),
+        "postgres" | "postgresql" => Ok(Arc::new(postgres::open(url, known).await?)),
         // The address itself is not repeated: it may hold a password.
         _ => Err(Error::Url(
             "write sqlite:/path/file.db or postgres://user@host/database".to_owned(),
@@ -151,7 +158,8 @@ pub trait Store: Send + Sync + 'static {
     /// How many unfinished runs each owner has; those of `None` are parked.
     async fn count_owned(&self) -> Result<Vec<(Option<OwnerId>, u64)>, Error>;
 
-    /// Adds a replica. Its epoch is greater than every one before, and not less than `at`.
+    /// Adds a replica. Its epoch is greater than every one before, and not less than `at`. The
+    /// journal then has room for what comes, as after [`tend_journal`](Self::tend_journal).
     async fn join(&self, replica: &NewReplica, at: Micros) -> Result<ReplicaRow, Error>;
 
     /// Raises a replica's counter, unless it is fenced or gone, and tells how all stand.
@@ -302,16 +310,24 @@ pub trait Store: Send + Sync + 'static {
     /// Removes at most `limit` blobs that no run refers to and nothing touched since `before`.
     async fn collect_blobs(&self, before: Micros, limit: u32) -> Result<u64, Error>;
 
-    /// Removes at most `limit` runs, oldest end first, with their journals and dead letters.
-    ///
-    /// Those are runs that ended before `before`, and runs that are not among the `keep_newest`
-    /// that ended last.
+    /// The place of the oldest run among the `keep_newest` that ended last, by (end, id); `None`
+    /// when fewer have ended. What is before it is more than is to be kept.
+    async fn oldest_kept(&self, keep_newest: u64) -> Result<Option<Cursor<RunId>>, Error>;
+
+    /// Looks at the next `limit` runs that ended, by (end, id), past `after` and before `before`,
+    /// and removes those that may go with all that is theirs. A run stays as long as its parent.
     async fn delete_finished(
         &self,
-        before: Micros,
-        keep_newest: u64,
+        before: Cursor<RunId>,
+        after: Option<Cursor<RunId>>,
         limit: u32,
-    ) -> Result<u64, Error>;
+    ) -> Result<Deleted, Error>;
+
+    /// Makes room in the journal for what comes, and gives room back that no run needs any more.
+    ///
+    /// Few runs that began before `passed` and are still there may be moved for that; what began
+    /// before should be gone by and large. Where a lock is not to be had soon, nothing is done.
+    async fn tend_journal(&self, now: Micros, passed: Micros) -> Result<Tended, Error>;
 
     /// Whether the database answers.
     async fn health(&self) -> Result<(), Error>;

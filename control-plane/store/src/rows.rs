@@ -114,12 +114,32 @@ pub struct JournalRow {
 }
 
 /// A place between two rows of a list that is ordered by time and id.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor<Id> {
     /// The time of the last row seen.
     pub at: Micros,
     /// Its id.
     pub id: Id,
+}
+
+/// What came of looking for finished runs to remove.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deleted {
+    /// How many were removed.
+    pub runs: u64,
+    /// Where to go on; `None`: there are no more.
+    pub next: Option<Cursor<RunId>>,
+}
+
+/// What was done for the journal's room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tended {
+    /// Partitions made ahead.
+    pub made: u64,
+    /// Partitions that went.
+    pub dropped: u64,
+    /// Runs that were moved out of those.
+    pub moved: u64,
 }
 
 /// Which runs; what is not given does not matter.

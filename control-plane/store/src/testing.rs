@@ -8,13 +8,14 @@ pub mod memory;
 mod server;
 
 use std::str::FromStr as _;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use tempfile::TempDir;
 
 pub use self::server::Server;
+use crate::{Error, Store};
 
 /// Names the server to use: a user that may create databases.
 pub const DATABASE_URL_VARIABLE: &str = "ORCHESTRATOR_TEST_DATABASE_URL";
@@ -39,6 +40,15 @@ impl TestDatabase {
     pub fn url(&self) -> &str {
         &self.url
     }
+}
+
+/// Opens a database as a release does whose newest schema is `known`: an empty one gets that
+/// schema, a newer one stays as it is.
+///
+/// # Errors
+/// As [`open`](crate::open).
+pub async fn open_as(url: &str, known: i64) -> Result<Arc<dyn Store>, Error> {
+    crate::open_as(url, known).await
 }
 
 /// A new SQLite file.

@@ -1,6 +1,7 @@
 //! PostgreSQL: a pool for commits alone, and one for all else.
 
 mod commit;
+mod partitions;
 #[expect(clippy::duplicate_mod, reason = "the same words for each database, see shared/mod.rs")]
 #[path = "../shared/mod.rs"]
 mod shared;
@@ -15,7 +16,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::{Connection as _, PgConnection, PgPool, QueryBuilder};
 
 use crate::backup::{Reader, Writer};
-use crate::{Error, migration};
+use crate::{Error, Micros, migration};
 
 type Db = sqlx::Postgres;
 type Connection = PgConnection;
@@ -29,6 +30,11 @@ const LOCK_WORKFLOWS: &str = "LOCK TABLE workflows IN SHARE ROW EXCLUSIVE MODE";
 const SKIP_LOCKED: &str = " FOR UPDATE SKIP LOCKED";
 /// A statement that changes can give what another reads.
 const BEAT: bool = true;
+
+/// What of the journal is removed row by row: the rest goes with its partitions.
+const JOURNAL_BY_ROW: &str = "journal_kept";
+/// No partition goes while this is held. It comes first, so that nothing is looked at before.
+const HOLD_JOURNAL: &str = "LOCK TABLE journal IN ACCESS SHARE MODE";
 
 /// One moment for all that is read.
 const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -56,9 +62,10 @@ fn options(url: &str) -> Result<PgConnectOptions, Error> {
     Ok(options.application_name("orchestrator"))
 }
 
-pub(crate) async fn open(url: &str) -> Result<Database, Error> {
+/// Opens a database as a release does whose newest schema is `known`.
+pub(crate) async fn open(url: &str, known: i64) -> Result<Database, Error> {
     let options = options(url)?;
-    migrate(&options).await?;
+    migrate(&options, known).await?;
     // A commit whose wait for a standby is cancelled stays, unreplicated: no time-out. One plan
     // that looks up each run by its key, however small the table was when it was made.
     let committing = options.clone().options([
@@ -103,12 +110,13 @@ async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Error> {
 }
 
 /// On a connection of its own: where it fails, closing it gives the lock on the schema back.
-async fn migrate(options: &PgConnectOptions) -> Result<(), Error> {
+async fn migrate(options: &PgConnectOptions, known: i64) -> Result<(), Error> {
     let mut connection = connect(options).await?;
-    let migrated = migration::postgres().run(&mut connection).await;
+    let migrator = migration::postgres(known);
+    let migrated = shared::schema::bring_up_to_date(&mut connection, &migrator).await;
     // The outcome of the migration is what counts.
     drop(connection.close().await);
-    migrated.map_err(|error| Error::migration(error, migration::KNOWN))
+    migrated
 }
 
 impl Database {
@@ -136,11 +144,20 @@ pub(crate) async fn export(url: &str, writer: &mut Writer<'_>) -> Result<(), Err
 /// Fills an empty database; see [`crate::backup`].
 pub(crate) async fn import(url: &str, reader: &mut Reader<'_>) -> Result<(), Error> {
     let options = options(url)?;
-    migrate(&options).await?;
+    migrate(&options, migration::KNOWN).await?;
     let mut connection = connect(&options).await?;
     shared::backup::import(&mut connection, reader).await?;
     connection.close().await.map_err(Error::read)
 }
+
+/// Makes room for what comes. That it cannot be had just now keeps nobody from writing.
+async fn prepare_journal(connection: &mut Connection, at: Micros) {
+    if let Err(error) = partitions::prepare(connection, at).await {
+        tracing::warn!(%error, "partitions of the journal cannot be made just now");
+    }
+}
+
+use partitions::{settle_restored, tend as tend_journal};
 
 /// Waits until an insert of `run` that is under way has ended, by trying to insert it too.
 async fn settle_insert(connection: &mut Connection, run: RunId) -> sqlx::Result<()> {

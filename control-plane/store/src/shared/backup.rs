@@ -4,7 +4,7 @@ use futures::TryStreamExt as _;
 use sqlx::{AssertSqlSafe, Connection as _, QueryBuilder, Row as _};
 use uuid::Uuid;
 
-use super::{Connection, Db, Row, SNAPSHOT};
+use super::{Connection, Db, HOLD_JOURNAL, Row, SNAPSHOT, settle_restored};
 use crate::backup::{Kind, Reader, Record, TABLES, Table, Value, Writer};
 use crate::{Error, migration};
 
@@ -18,7 +18,9 @@ pub(in super::super) async fn export(
     connection: &mut Connection,
     writer: &mut Writer<'_>,
 ) -> Result<(), Error> {
-    sqlx::query::<Db>(SNAPSHOT).execute(&mut *connection).await.map_err(Error::read)?;
+    for begin in [SNAPSHOT, HOLD_JOURNAL] {
+        sqlx::query::<Db>(begin).execute(&mut *connection).await.map_err(Error::read)?;
+    }
     let found: i64 = sqlx::query_scalar::<Db, _>("SELECT max(version) FROM _sqlx_migrations")
         .fetch_one(&mut *connection)
         .await
@@ -32,7 +34,12 @@ pub(in super::super) async fn export(
     }
     for (place, table) in TABLES.iter().enumerate() {
         let columns: Vec<&str> = table.columns.iter().map(|(name, _)| *name).collect();
-        let text = format!("SELECT {} FROM {}", columns.join(", "), table.name);
+        // Events of runs that were removed go later than the runs.
+        let condition = match table.name {
+            "journal" => " WHERE run_id IN (SELECT run_id FROM runs)",
+            _ => "",
+        };
+        let text = format!("SELECT {} FROM {}{condition}", columns.join(", "), table.name);
         let mut rows = sqlx::query::<Db>(AssertSqlSafe(text)).fetch(&mut *connection);
         while let Some(row) = rows.try_next().await.map_err(Error::read)? {
             writer.row(place, &values(table, &row).map_err(Error::read)?)?;
@@ -87,6 +94,7 @@ pub(in super::super) async fn import(
         batch.add(table, row);
     }
     batch.write(&mut transaction).await?;
+    settle_restored(&mut transaction).await.map_err(Error::before_write)?;
     transaction.commit().await.map_err(Error::write)
 }
 

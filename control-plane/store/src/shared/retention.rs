@@ -1,59 +1,90 @@
 //! Removal of runs that ended long ago, in bounded batches, with all that is theirs.
+//!
+//! Journals go row by row only where that is the way: what lies in a partition goes with it.
 
 use engine::RunId;
-use sqlx::{Connection as _, QueryBuilder, Row as _};
+use sqlx::{AssertSqlSafe, Connection as _, QueryBuilder, Row as _};
 
-use super::{BEGIN, Connection, Db, bounded, run_id};
-use crate::Micros;
+use super::{BEGIN, Connection, Db, JOURNAL_BY_ROW, page, run_id};
+use crate::{Cursor, Deleted};
 
 /// Runs removed by one set of statements.
 const CHUNK_RUNS_MAX: usize = 100;
 
+/// When a run that ended stays nevertheless: as long as its parent, which stays as long as its
+/// own. Whatever else may still ask for the journal of a run that ended belongs here.
+const STAYS: &str = "parent IS NOT NULL \
+     AND EXISTS (SELECT 1 FROM runs above WHERE above.run_id = runs.parent)";
+
+/// A walk along the index, newest first: as long as the number to keep, whatever there is beside.
+pub(super) async fn oldest_kept(
+    connection: &mut Connection,
+    keep_newest: u64,
+) -> sqlx::Result<Option<Cursor<RunId>>> {
+    let Some(before) = keep_newest.checked_sub(1) else {
+        return Ok(Some(Cursor { at: i64::MAX, id: RunId(uuid::Uuid::max()) }));
+    };
+    let row = sqlx::query::<Db>(
+        "SELECT ended_at, run_id FROM runs WHERE ended_at IS NOT NULL \
+         ORDER BY ended_at DESC, run_id DESC LIMIT 1 OFFSET $1",
+    )
+    .bind(i64::try_from(before).unwrap_or(i64::MAX))
+    .fetch_optional(connection)
+    .await?;
+    row.map(|row| Ok(Cursor { at: row.try_get(0)?, id: run_id(&row, 1)? })).transpose()
+}
+
 pub(super) async fn delete_finished(
     connection: &mut Connection,
-    before: Micros,
-    keep_newest: u64,
+    before: Cursor<RunId>,
+    after: Option<Cursor<RunId>>,
     limit: u32,
-) -> sqlx::Result<u64> {
-    let runs = candidates(&mut *connection, before, keep_newest, limit).await?;
+) -> sqlx::Result<Deleted> {
+    let limit = page(limit);
+    let (runs, next) = candidates(&mut *connection, before, after, limit).await?;
     let mut deleted = 0;
     for chunk in runs.chunks(CHUNK_RUNS_MAX) {
         let mut transaction = connection.begin_with(BEGIN).await?;
         deleted += delete(&mut transaction, chunk).await?;
         transaction.commit().await?;
     }
-    Ok(deleted)
+    Ok(Deleted { runs: deleted, next })
 }
 
-/// The runs that ended first: as many as are over the number to keep, and those before `before`.
+/// Those that may go among the next `limit` runs that ended, and where to go on.
 async fn candidates(
     connection: &mut Connection,
-    before: Micros,
-    keep_newest: u64,
-    limit: u32,
-) -> sqlx::Result<Vec<RunId>> {
-    let finished: i64 = sqlx::query::<Db>("SELECT COUNT(*) FROM runs WHERE ended_at IS NOT NULL")
-        .fetch_one(&mut *connection)
-        .await?
-        .try_get(0)?;
-    let over = u64::try_from(finished).unwrap_or(0).saturating_sub(keep_newest);
-    let rows = sqlx::query::<Db>(
-        "SELECT run_id, ended_at FROM runs WHERE ended_at IS NOT NULL \
-         ORDER BY ended_at, run_id LIMIT $1",
-    )
-    .bind(bounded(limit))
-    .fetch_all(connection)
-    .await?;
+    before: Cursor<RunId>,
+    after: Option<Cursor<RunId>>,
+    limit: i64,
+) -> sqlx::Result<(Vec<RunId>, Option<Cursor<RunId>>)> {
+    let after = after.unwrap_or(Cursor { at: i64::MIN, id: RunId(uuid::Uuid::nil()) });
+    let text = format!(
+        "SELECT run_id, ended_at, {STAYS} FROM runs WHERE ended_at IS NOT NULL \
+         AND (ended_at, run_id) > ($1, $2) AND (ended_at, run_id) < ($3, $4) \
+         ORDER BY ended_at, run_id LIMIT $5"
+    );
+    let rows = sqlx::query::<Db>(AssertSqlSafe(text))
+        .bind(after.at)
+        .bind(after.id.0)
+        .bind(before.at)
+        .bind(before.id.0)
+        .bind(limit)
+        .fetch_all(connection)
+        .await?;
     let mut runs = Vec::new();
-    for (row, place) in rows.iter().zip(0_u64..) {
-        let ended_at: Micros = row.try_get(1)?;
-        if place < over || ended_at < before {
-            runs.push(run_id(row, 0)?);
+    let mut last = None;
+    for row in &rows {
+        let run = run_id(row, 0)?;
+        if !row.try_get::<bool, _>(2)? {
+            runs.push(run);
         }
+        last = Some(Cursor { at: row.try_get(1)?, id: run });
     }
     // In the order in which commits lock them.
     runs.sort_unstable();
-    Ok(runs)
+    let is_full = i64::try_from(rows.len()) == Ok(limit);
+    Ok((runs, last.filter(|_| is_full)))
 }
 
 /// The rows of `runs` go first: their locks keep commits out, and a run that has gone on since it
@@ -68,12 +99,8 @@ async fn delete(connection: &mut Connection, runs: &[RunId]) -> sqlx::Result<u64
     if gone.is_empty() {
         return Ok(0);
     }
-    for start in [
-        "DELETE FROM journal WHERE run_id IN (",
-        "DELETE FROM run_blobs WHERE run_id IN (",
-        "DELETE FROM dead_letters WHERE run_id IN (",
-    ] {
-        let mut query = QueryBuilder::<Db>::new(start);
+    for table in [JOURNAL_BY_ROW, "run_blobs", "dead_letters"] {
+        let mut query = QueryBuilder::<Db>::new(format!("DELETE FROM {table} WHERE run_id IN ("));
         push_ids(&mut query, &gone);
         query.build().execute(&mut *connection).await?;
     }

@@ -220,7 +220,7 @@ pub(super) async fn journal(
 }
 
 /// At least `limit` events, if there are so many. A row stands under its last event, and is never
-/// of two transitions.
+/// of two transitions. Rows may be left of a run that was removed: they are nobody's.
 async fn journal_between(
     connection: &mut Connection,
     run: RunId,
@@ -231,7 +231,8 @@ async fn journal_between(
     let rows = sqlx::query::<Db>(
         "SELECT j.seq, j.at, j.kind, j.schema, COALESCE(j.body, b.content) \
          FROM journal j LEFT JOIN blobs b ON b.hash = j.blob \
-         WHERE j.run_id = $1 AND j.seq > $2 AND j.seq <= $3 ORDER BY j.seq LIMIT $4",
+         WHERE j.run_id = $1 AND j.seq > $2 AND j.seq <= $3 \
+         AND EXISTS (SELECT 1 FROM runs r WHERE r.run_id = $1) ORDER BY j.seq LIMIT $4",
     )
     .bind(run.0)
     .bind(after_seq)

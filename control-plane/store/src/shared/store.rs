@@ -5,16 +5,16 @@ use async_trait::async_trait;
 use engine::{ContentHash, RunId};
 
 use super::{
-    Database, Db, KIND, blob, dead_letter, key, ownership, replica, request, retention, run,
-    schedule, workflow,
+    Database, Db, KIND, blob, dead_letter, key, ownership, prepare_journal, replica, request,
+    retention, run, schedule, tend_journal, workflow,
 };
 use crate::batch::check_text;
 use crate::limits::{BLOB_BYTES_MAX, DEFINITION_BYTES_MAX, RUNS_AT_ONCE_MAX, TEXT_BYTES_MAX};
 use crate::{
-    Adoption, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Error, Heartbeat, JournalRow,
-    KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking, Registration, ReplicaRow,
-    ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Standing, Store,
-    WorkflowRow,
+    Adoption, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Deleted, Error, Heartbeat,
+    JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking, Registration,
+    ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Standing,
+    Store, Tended, WorkflowRow,
 };
 
 fn check(texts: &[(&str, &str)]) -> Result<(), Error> {
@@ -120,7 +120,9 @@ impl Store for Database {
     async fn join(&self, replica: &NewReplica, at: Micros) -> Result<ReplicaRow, Error> {
         check(&[("address", &replica.address), ("version", &replica.version)])?;
         let mut connection = self.writer().await?;
-        replica::join(&mut connection, replica, at).await.map_err(Error::write)
+        let joined = replica::join(&mut connection, replica, at).await.map_err(Error::write)?;
+        prepare_journal(&mut connection, at).await;
+        Ok(joined)
     }
 
     async fn heartbeat(
@@ -369,15 +371,25 @@ impl Store for Database {
         blob::collect(&mut connection, before, limit).await.map_err(Error::write)
     }
 
+    async fn oldest_kept(&self, keep_newest: u64) -> Result<Option<Cursor<RunId>>, Error> {
+        let mut connection = self.reader().await?;
+        retention::oldest_kept(&mut connection, keep_newest).await.map_err(Error::read)
+    }
+
     async fn delete_finished(
         &self,
-        before: Micros,
-        keep_newest: u64,
+        before: Cursor<RunId>,
+        after: Option<Cursor<RunId>>,
         limit: u32,
-    ) -> Result<u64, Error> {
+    ) -> Result<Deleted, Error> {
         let mut connection = self.writer().await?;
-        let done = retention::delete_finished(&mut connection, before, keep_newest, limit).await;
+        let done = retention::delete_finished(&mut connection, before, after, limit).await;
         done.map_err(Error::write)
+    }
+
+    async fn tend_journal(&self, now: Micros, passed: Micros) -> Result<Tended, Error> {
+        let mut connection = self.writer().await?;
+        tend_journal(&mut connection, now, passed).await.map_err(Error::write)
     }
 
     async fn health(&self) -> Result<(), Error> {

@@ -9,6 +9,9 @@ mod shared;
 mod statement;
 mod writer;
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::str::FromStr as _;
 use std::time::Duration;
 
@@ -20,7 +23,7 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions as _, Connection as _, QueryBuilder, SqliteConnection, SqlitePool};
 
 use self::writer::{Writer, Writers};
-use crate::{Error, backup, migration};
+use crate::{Error, Micros, Tended, backup, migration};
 
 type Db = sqlx::Sqlite;
 type Connection = SqliteConnection;
@@ -35,6 +38,11 @@ const LOCK_WORKFLOWS: &str = "SELECT 1";
 const SKIP_LOCKED: &str = "";
 /// A statement that changes gives its own rows alone.
 const BEAT: bool = false;
+
+/// What of the journal is removed row by row.
+const JOURNAL_BY_ROW: &str = "journal";
+/// There are no partitions that could go.
+const HOLD_JOURNAL: &str = "SELECT 1";
 
 /// One moment for all that is read.
 const SNAPSHOT: &str = "BEGIN";
@@ -65,12 +73,25 @@ fn options(url: &str) -> Result<SqliteConnectOptions, Error> {
         .disable_statement_logging())
 }
 
-/// A connection that writes, to a database whose schema is up to date.
-async fn writing(options: &SqliteConnectOptions) -> Result<SqliteConnection, Error> {
+/// A connection that writes, to a database whose schema is that of a release or newer.
+async fn writing(options: &SqliteConnectOptions, known: i64) -> Result<SqliteConnection, Error> {
+    make_private(options.get_filename())?;
     let mut connection = options.connect().await.map_err(Error::before_write)?;
-    let migrated = migration::sqlite().run(&mut connection).await;
-    migrated.map_err(|error| Error::migration(error, migration::KNOWN))?;
+    let migrator = migration::sqlite(known);
+    shared::schema::bring_up_to_date(&mut connection, &migrator).await?;
     Ok(connection)
+}
+
+/// Makes the file, if it is not there, for its owner alone; what SQLite makes beside it follows.
+fn make_private(file: &Path) -> Result<(), Error> {
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    match made {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => {
+            Err(Error::Unavailable(format!("{} cannot be made: {error}", file.display())))
+        }
+    }
 }
 
 fn durable(options: SqliteConnectOptions) -> SqliteConnectOptions {
@@ -87,15 +108,17 @@ pub(crate) async fn export(url: &str, writer: &mut backup::Writer<'_>) -> Result
 
 /// Fills an empty database; see [`crate::backup`].
 pub(crate) async fn import(url: &str, reader: &mut backup::Reader<'_>) -> Result<(), Error> {
-    let mut connection = writing(&durable(options(url)?.create_if_missing(true))).await?;
+    let options = durable(options(url)?.create_if_missing(true));
+    let mut connection = writing(&options, migration::KNOWN).await?;
     shared::backup::import(&mut connection, reader).await?;
     connection.close().await.map_err(Error::read)
 }
 
-pub(crate) async fn open(url: &str) -> Result<Database, Error> {
+/// Opens a database as a release does whose newest schema is `known`.
+pub(crate) async fn open(url: &str, known: i64) -> Result<Database, Error> {
     let options = options(url)?.create_if_missing(true);
     let write = durable(options.clone());
-    let connection = writing(&write).await?;
+    let connection = writing(&write, known).await?;
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS_MAX)
         .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -122,6 +145,23 @@ impl Database {
             tracing::warn!(%error, "the database could not be closed");
         }
     }
+}
+
+/// There are no partitions: nothing to make.
+async fn prepare_journal(_connection: &mut Connection, _at: Micros) {}
+
+/// There are no partitions: nothing to make or to let go.
+async fn tend_journal(
+    _connection: &mut Connection,
+    _now: Micros,
+    _passed: Micros,
+) -> sqlx::Result<Tended> {
+    Ok(Tended::default())
+}
+
+/// There are no partitions: everything is where it belongs.
+async fn settle_restored(_connection: &mut Connection) -> sqlx::Result<()> {
+    Ok(())
 }
 
 /// There is one writer, and whoever asks this is it: no insert is under way.
@@ -151,8 +191,12 @@ fn push_among_texts(query: &mut QueryBuilder<Db>, texts: &[&str]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Database, open};
-    use crate::{Error, OwnerId, Store as _, testing};
+    use super::Database;
+    use crate::{Error, OwnerId, Store as _, migration, testing};
+
+    async fn open(url: &str) -> Result<Database, Error> {
+        super::open(url, migration::KNOWN).await
+    }
 
     async fn execute(database: &Database, sql: &'static str) {
         let mut writer = database.writer().await.unwrap();
@@ -206,6 +250,19 @@ mod tests {
     async fn a_folder_that_is_not_there_is_told() {
         let missing = open("sqlite:/nowhere/at/all/store.db").await.err().unwrap();
         assert!(matches!(missing, Error::Unavailable(_)), "{missing}");
+    }
+
+    #[tokio::test]
+    async fn what_is_made_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let file = testing::sqlite();
+        let database = open(file.url()).await.unwrap();
+        database.put_blob(b"secret", 1).await.unwrap();
+        let path = file.url().strip_prefix("sqlite:").unwrap();
+        for ending in ["", "-wal", "-shm"] {
+            let found = std::fs::metadata(format!("{path}{ending}")).unwrap();
+            assert_eq!(found.permissions().mode() & 0o777, 0o600, "{ending}");
+        }
     }
 
     #[tokio::test]

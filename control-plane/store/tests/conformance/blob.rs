@@ -3,6 +3,7 @@
 use engine::ContentHash;
 use store::Outcome;
 
+use crate::retention::delete;
 use crate::support::{NOW, SECOND, World, ended, is_refused, long, next, run, start, with_body};
 
 const LATER: i64 = NOW + 3600 * SECOND;
@@ -26,7 +27,7 @@ pub(crate) async fn equal_content_is_stored_once(world: World) {
         assert_eq!(events, commit.events);
         world.win(ended(next(&commit, 1), NOW)).await;
     }
-    assert_eq!(world.store.delete_finished(LATER, 0, 10).await.unwrap(), 4);
+    assert_eq!(delete(&world, LATER).await, 4);
     assert_eq!(world.store.collect_blobs(LATER, 10).await.unwrap(), 1, "stored once");
     assert_eq!(world.store.blob(hash).await.unwrap(), None);
 }
@@ -60,7 +61,7 @@ pub(crate) async fn a_commit_touches_what_it_refers_to(world: World) {
     let commit = world.win(ended(commit, NOW)).await;
     // An earlier touch takes nothing back.
     world.store.put_blob(b"payload", NOW - 2 * SECOND).await.unwrap();
-    assert_eq!(world.store.delete_finished(LATER, 0, 10).await.unwrap(), 1);
+    assert_eq!(delete(&world, LATER).await, 1);
     assert_eq!(world.store.run(commit.run).await.unwrap(), None);
     assert_eq!(world.store.collect_blobs(NOW, 10).await.unwrap(), 0);
     assert!(world.store.blob(body).await.unwrap().is_some());
@@ -80,7 +81,7 @@ pub(crate) async fn a_reference_to_a_missing_blob_is_refused_alone(world: World)
 pub(crate) async fn blobs_go_after_their_run(world: World) {
     let commit = world.win(with_body(ended(start(1, 1), NOW), long(1))).await;
     let other = world.win(with_body(start(2, 1), long(1))).await;
-    assert_eq!(world.store.delete_finished(LATER, 0, 10).await.unwrap(), 1);
+    assert_eq!(delete(&world, LATER).await, 1);
     assert_eq!(world.store.collect_blobs(LATER, 10).await.unwrap(), 0);
     let (_, events) = world.store.fold(other.run).await.unwrap().unwrap();
     assert_eq!(events, commit.events);

@@ -11,6 +11,7 @@ mod fault;
 mod key;
 mod opening;
 mod ownership;
+mod partition;
 mod postgres_only;
 mod read;
 mod replica;
@@ -113,7 +114,8 @@ cases! {
         schedules_are_listed_and_deleted;
     retention:
         runs_that_ended_long_ago_are_deleted,
-        the_newest_are_kept_in_bounded_batches;
+        the_newest_are_kept_in_bounded_batches,
+        a_child_stays_as_long_as_its_parent;
     concurrency:
         concurrent_committers_win_once_each,
         concurrent_starts_of_one_request_make_one_run,
@@ -152,6 +154,8 @@ mod behind {
             a_journal_that_contradicts_its_run_is_refused_alone;
         opening:
             a_database_is_opened_again_with_all_that_is_in_it,
-            a_newer_schema_is_refused;
+            a_newer_schema_is_refused,
+            a_release_works_beside_a_newer_one,
+            what_a_release_before_wrote_is_there;
     }
 }

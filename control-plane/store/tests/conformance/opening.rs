@@ -1,6 +1,7 @@
 //! Opening, migrating, closing.
 
-use store::Error;
+use store::testing::TestDatabase;
+use store::{Error, Outcome};
 
 use crate::support::{World, execute, next, run, start};
 
@@ -25,14 +26,51 @@ pub(crate) async fn a_newer_schema_is_refused(world: World) {
          SELECT 7, 'future', success, checksum, 0 FROM _sqlx_migrations WHERE version = 1",
     )
     .await;
+    execute(world.database.url(), "UPDATE schema_compatibility SET oldest = 7").await;
     let Err(error) = store::open(world.database.url()).await else {
         panic!("opened a schema of the future");
     };
-    assert!(matches!(error, Error::NewerSchema { found: 7, known: 2 }), "{error}");
+    assert!(matches!(error, Error::NewerSchema { found: 7, known: 3 }), "{error}");
     assert!(error.to_string().contains("start a release"), "{error}");
     // Nothing is left locked.
     execute(world.database.url(), "DELETE FROM _sqlx_migrations WHERE version = 7").await;
     store::open(world.database.url()).await.unwrap().close().await;
+}
+
+/// The release before starts on a schema that a newer one brought forward, as long as that says so.
+pub(crate) async fn a_release_works_beside_a_newer_one(world: World) {
+    let first = world.win(start(1, 1)).await;
+    let before = store::testing::open_as(world.database.url(), 2).await.unwrap();
+    let second = next(&first, 1);
+    let outcomes = before.commit(&[second.clone(), start(2, 1)]).await.unwrap();
+    assert_eq!(outcomes, [Outcome::Committed, Outcome::Committed]);
+    assert_eq!(before.fold(run(1)).await.unwrap().unwrap().1.len(), 2);
+    world.win(next(&second, 1)).await;
+    assert_eq!(world.store.fold(run(2)).await.unwrap().unwrap().1.len(), 1);
+    before.close().await;
+    execute(world.database.url(), "UPDATE schema_compatibility SET oldest = 3").await;
+    let refused = store::testing::open_as(world.database.url(), 2).await.err().unwrap();
+    assert!(matches!(refused, Error::NewerSchema { found: 3, known: 2 }), "{refused}");
+}
+
+pub(crate) async fn what_a_release_before_wrote_is_there(world: World) {
+    let old = new_database(&world).await;
+    let before = store::testing::open_as(old.url(), 2).await.unwrap();
+    let commit = start(1, 3);
+    before.commit(std::slice::from_ref(&commit)).await.unwrap();
+    before.close().await;
+    let now = store::open(old.url()).await.unwrap();
+    assert_eq!(now.fold(run(1)).await.unwrap(), Some((commit.row.clone(), commit.events.clone())));
+    assert_eq!(now.commit(&[next(&commit, 1)]).await.unwrap(), [Outcome::Committed]);
+    now.close().await;
+}
+
+/// An empty one of the same kind.
+async fn new_database(world: &World) -> TestDatabase {
+    match world.store.kind() {
+        "sqlite" => store::testing::sqlite(),
+        _ => store::testing::postgres().await,
+    }
 }
 
 pub(crate) async fn a_closed_store_is_unavailable(world: World) {

@@ -11,10 +11,10 @@ use super::tables::Tables;
 use super::{Access, Gate, Memory};
 use crate::limits::RUNS_AT_ONCE_MAX;
 use crate::{
-    Adoption, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Error, Heartbeat, JournalRow,
-    KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking, Registration, ReplicaRow,
-    ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Standing, Store,
-    WorkflowRow,
+    Adoption, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Deleted, Error, Heartbeat,
+    JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking, Registration,
+    ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Standing,
+    Store, Tended, WorkflowRow,
 };
 
 pub(super) struct Session {
@@ -296,13 +296,21 @@ impl Store for Session {
         self.write(|tables| tables.collect_blobs(before, limit)).await
     }
 
+    async fn oldest_kept(&self, keep_newest: u64) -> Result<Option<Cursor<RunId>>, Error> {
+        self.read(|tables| tables.oldest_kept(keep_newest)).await
+    }
+
     async fn delete_finished(
         &self,
-        before: Micros,
-        keep_newest: u64,
+        before: Cursor<RunId>,
+        after: Option<Cursor<RunId>>,
         limit: u32,
-    ) -> Result<u64, Error> {
-        self.write(|tables| tables.delete_finished(before, keep_newest, limit)).await
+    ) -> Result<Deleted, Error> {
+        self.write(|tables| tables.delete_finished(before, after, limit)).await
+    }
+
+    async fn tend_journal(&self, _now: Micros, _passed: Micros) -> Result<Tended, Error> {
+        self.read(|_| Tended::default()).await
     }
 
     async fn health(&self) -> Result<(), Error> {

@@ -9,8 +9,8 @@ use super::shared::Shared;
 use crate::batch::{Batch, Transition};
 use crate::limits::{DEFINITION_BYTES_MAX, PAGE_ROWS_MAX};
 use crate::{
-    Commit, Cursor, DeadLetterFilter, DeadLetterRow, Error, JournalRow, Micros, Outcome, OwnerId,
-    Registration, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, WorkflowRow,
+    Commit, Cursor, DeadLetterFilter, DeadLetterRow, Deleted, Error, JournalRow, Micros, Outcome,
+    OwnerId, Registration, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, WorkflowRow,
 };
 
 #[derive(Debug, Default)]
@@ -378,22 +378,45 @@ impl Tables {
         count(old.len())
     }
 
-    pub(super) fn delete_finished(&mut self, before: Micros, keep_newest: u64, limit: u32) -> u64 {
+    /// Runs that ended, by end and id.
+    fn ended(&self) -> Vec<(Micros, RunId)> {
         let ended = self.runs.values().filter_map(|row| row.ended_at.map(|at| (at, row.run_id)));
         let mut ended: Vec<(Micros, RunId)> = ended.collect();
         ended.sort_unstable();
-        let over = count(ended.len()).saturating_sub(keep_newest);
-        let first = (0_u64..).zip(ended).take(limit as usize);
-        let gone: Vec<RunId> = first
-            .filter(|(place, (at, _))| *place < over || *at < before)
-            .map(|(_, (_, run))| run)
-            .collect();
+        ended
+    }
+
+    pub(super) fn oldest_kept(&self, keep_newest: u64) -> Option<Cursor<RunId>> {
+        let Some(before) = keep_newest.checked_sub(1) else {
+            return Some(Cursor { at: Micros::MAX, id: RunId(uuid::Uuid::max()) });
+        };
+        let before = usize::try_from(before).unwrap_or(usize::MAX);
+        let oldest = self.ended().into_iter().rev().nth(before);
+        oldest.map(|(at, id)| Cursor { at, id })
+    }
+
+    pub(super) fn delete_finished(
+        &mut self,
+        before: Cursor<RunId>,
+        after: Option<Cursor<RunId>>,
+        limit: u32,
+    ) -> Deleted {
+        let ended = self.ended().into_iter();
+        let past = ended.filter(|run| after.is_none_or(|after| *run > (after.at, after.id)));
+        let wanted = past.filter(|run| *run < (before.at, before.id));
+        let seen: Vec<(Micros, RunId)> = wanted.take(limit as usize).collect();
+        let stays = |run: &RunId| {
+            let parent = self.runs.get(run).and_then(|row| row.parent);
+            parent.is_some_and(|parent| self.runs.contains_key(&parent))
+        };
+        let gone: Vec<RunId> = seen.iter().map(|(_, run)| *run).filter(|r| !stays(r)).collect();
         for run in &gone {
             self.runs.remove(run);
             self.journal.remove(run);
             self.run_blobs.remove(run);
         }
         self.dead_letters.retain(|_, letter| !gone.contains(&letter.run_id));
-        count(gone.len())
+        let last = seen.last().filter(|_| seen.len() == limit as usize);
+        Deleted { runs: count(gone.len()), next: last.map(|(at, id)| Cursor { at: *at, id: *id }) }
     }
 }
