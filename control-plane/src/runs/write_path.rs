@@ -515,7 +515,9 @@ impl WritePath {
                             other => other.refuse(lost()),
                         }
                     }
-                    return self.drop_slot(run, &lost());
+                    // It may be this process's: taken over while this waited, and passed by then
+                    // as one that is in memory.
+                    return self.load(run);
                 }
                 tracing::warn!(%run, "another process has written to the run; it is read again");
                 slot.unsure = true;
@@ -523,7 +525,11 @@ impl WritePath {
                 self.load(run);
             }
             Ok(Outcome::DuplicateRequest { run_id, body_hash }) => {
-                self.started_before(*flight, run_id.unwrap_or(run), body_hash);
+                let before = run_id.unwrap_or(run);
+                self.started_before(*flight, before, body_hash);
+                if before == run {
+                    return self.load(run);
+                }
                 self.drop_slot(run, &Error::NotFound(run));
             }
             Ok(Outcome::Refused { reason }) => {
