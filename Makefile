@@ -70,7 +70,7 @@ bench: bench-binaries ## All figures with their limits, some ten minutes; writes
 bench-quick: bench-binaries ## The same, fewer and shorter, within two minutes
 	target/release/bench all --quick
 
-simulate: check-tools ## Lives SEEDS simulated lives from seed START on; START=n SEEDS=1 lives one again
+simulate: check-tools ## Lives SEEDS simulated lives from seed START on, of one replica and of several; SEEDS=1: one again
 	SIMULATION_START=$(START) SIMULATION_SEEDS=$(SEEDS) \
 		$(CARGO) test --release --package control-plane --test simulation -- --nocapture
 

@@ -64,16 +64,29 @@ impl Core {
     pub async fn start(setup: Setup, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let store = store::open(&setup.database_url).await?;
         let notifier = Notifier::new(setup.webhooks).map_err(Error::Part)?;
+        Self::over(store, notifier, setup.dispatch, setup.replica, clock).await
+    }
+
+    /// The same over a store that is open already.
+    ///
+    /// # Errors
+    /// When it takes no further replica just now.
+    pub async fn over(
+        store: Arc<dyn Store>,
+        notifier: Notifier,
+        dispatch: dispatch::Config,
+        config: replicas::Config,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, Error> {
         let shutdown = CancellationToken::new();
         // The lock on its folder says of SQLite that nobody else has it.
         let is_shared = store.kind() != "sqlite";
         let lease = if is_shared { Lease::until(Instant(0)) } else { Lease::endless() };
-        let config = setup.replica;
         let peers = Peers::new(config.secret.clone(), Arc::clone(&config.connect));
         let (ours, time) = (Arc::clone(&store), Arc::clone(&clock));
         let joining = Replicas::join(ours, time, &config, peers.clone(), lease.clone());
         let replicas = joining.await?;
-        let dispatch = dispatch::Config { lease: lease.clone(), ..setup.dispatch };
+        let dispatch = dispatch::Config { lease: lease.clone(), ..dispatch };
         let dispatcher = Dispatcher::new(dispatch, Arc::clone(&clock));
         let inbox = Inbox::new();
         dispatcher.start(inbox.sink(), shutdown.clone());
@@ -89,7 +102,8 @@ impl Core {
         };
         let others: Arc<dyn Others> =
             if is_shared { Arc::new(peers.clone()) } else { Arc::new(Alone) };
-        let among = Among { others, lease, park_after: config.park_after };
+        let (park_after, randomness) = (config.park_after, config.randomness);
+        let among = Among { others, lease, park_after, randomness };
         let (runs, write_path) = runs::spawn_among(parts, among, inbox, shutdown.clone());
         if is_shared {
             tokio::spawn(dispatcher.clone().share(peers, shutdown.clone()));
@@ -106,6 +120,13 @@ impl Core {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         self.runs.store()
+    }
+
+    /// Ends everything at once, as when the process dies: nothing is settled, nobody is told.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn die(&self) {
+        self.shutdown.cancel();
+        self.leaving.cancel();
     }
 
     /// Stops: what is in the commit is settled, nothing else begins, the store is closed. A store

@@ -27,15 +27,31 @@ impl Randomness {
         Self::Seeded(Arc::new(AtomicU64::new(seed)))
     }
 
-    /// A number from 0 to below 1.
-    pub(crate) fn share(&self) -> f64 {
-        let bits = match self {
+    fn bits(&self) -> u64 {
+        match self {
             Self::System => u64::from_le_bytes(random()),
             Self::Seeded(state) => splitmix(state.fetch_add(SPLITMIX_STEP, Ordering::Relaxed)),
-        };
+        }
+    }
+
+    /// A number from 0 to below 1.
+    pub(crate) fn share(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "53 bits are what a float keeps")]
-        let share = (bits >> 11) as f64 / (1_u64 << 53) as f64;
+        let share = (self.bits() >> 11) as f64 / (1_u64 << 53) as f64;
         share
+    }
+
+    /// An id that nobody else has, as of a replica's life.
+    pub(crate) fn unique(&self) -> Uuid {
+        uuid::Builder::from_u128(u128::from(self.bits()) << 64 | u128::from(self.bits()))
+            .with_variant(uuid::Variant::RFC4122)
+            .with_version(uuid::Version::Random)
+            .into_uuid()
+    }
+
+    /// A mark for a request that came without one.
+    pub(crate) fn request_mark(&self) -> engine::event::RequestMark {
+        engine::event::RequestMark { id: self.unique().to_string(), body: String::new() }
     }
 }
 
@@ -64,12 +80,7 @@ pub(crate) fn incident() -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A mark for a request that came without one.
-pub(crate) fn request_mark() -> engine::event::RequestMark {
-    engine::event::RequestMark { id: unique().to_string(), body: String::new() }
-}
-
-/// An id that nobody else has, as of a replica's life.
+/// An id that nobody else has.
 pub(crate) fn unique() -> Uuid {
     uuid::Builder::from_random_bytes(random()).into_uuid()
 }
@@ -96,6 +107,10 @@ mod tests {
         assert_eq!(one, same);
         assert_ne!(one, other);
         assert_ne!(one[0], one[1]);
+        let id = |seed| Randomness::seeded(seed).unique();
+        assert_eq!(id(1), id(1));
+        assert_ne!(id(1), id(2));
+        assert_eq!(id(1).get_version_num(), 4);
         let shares = [one, other, draws(&Randomness::System)].concat();
         assert!(shares.iter().all(|share| (0.0..1.0).contains(share)), "{shares:?}");
     }

@@ -4,15 +4,23 @@ use std::sync::Arc;
 
 use contracts::v1::agent_service_client::AgentServiceClient;
 use contracts::v1::dead_letter_service_client::DeadLetterServiceClient;
+use contracts::v1::lending_service_server::LendingServiceServer;
 use contracts::v1::orchestrator_service_client::OrchestratorServiceClient;
+use contracts::v1::peer_service_server::PeerServiceServer;
 use contracts::v1::{ConnectRequest, Register};
 use futures::Stream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::Channel;
+use tonic::transport::server::Connected;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::control_plane::{ControlPlane, Error};
+use crate::core::Core;
 use crate::dispatch::{Dispatcher, SessionStream};
+use crate::limits;
+use crate::service::lending::LendingApi;
+use crate::service::peer::PeerApi;
 
 /// Connects an agent without a transport: what it sends comes from `frames`, what it is sent is
 /// the stream.
@@ -30,6 +38,32 @@ where
     let stream = dispatcher.connect(register).map_err(|fault| format!("{fault:?}"))?;
     tokio::spawn(stream.inbox().run(frames));
     Ok(stream)
+}
+
+/// Serves other replicas what they ask of this one, without a port: connections come from
+/// `incoming`, until it ends.
+///
+/// # Errors
+/// When a connection cannot be taken.
+pub fn serve_peers<S, Io>(
+    core: &Core,
+    incoming: S,
+) -> impl Future<Output = Result<(), tonic::transport::Error>> + use<S, Io>
+where
+    S: Stream<Item = Result<Io, std::io::Error>>,
+    Io: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let peer = PeerApi::new(core.runs.clone(), core.replicas.clone());
+    let peer = PeerServiceServer::new(peer)
+        .max_decoding_message_size(limits::LINK_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(limits::LINK_MESSAGE_BYTES_MAX);
+    let lending = LendingServiceServer::new(LendingApi::new(core.dispatcher.clone()))
+        .max_decoding_message_size(limits::LINK_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(limits::LINK_MESSAGE_BYTES_MAX);
+    let mut server = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(limits::PEER_PING_EVERY))
+        .http2_keepalive_timeout(Some(limits::PEER_PING_WAIT_MAX));
+    server.add_service(peer).add_service(lending).serve_with_incoming(incoming)
 }
 
 /// A control plane that is gone with its folder when the test is over.

@@ -211,10 +211,7 @@ impl State {
             Status::Blocked => true,
             Status::Waiting => {
                 let waiting_for = instance.detail().and_then(|detail| detail.waiting_for.as_ref());
-                matches!(
-                    waiting_for,
-                    Some(WaitingFor::Child(_) | WaitingFor::Notification { .. })
-                )
+                matches!(waiting_for, Some(WaitingFor::Child(_) | WaitingFor::Notification { .. }))
             }
             _ => false,
         })

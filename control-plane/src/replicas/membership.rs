@@ -17,6 +17,7 @@ use super::observer::Observer;
 use super::{Peer, Peers};
 use crate::clock::Clock;
 use crate::dispatch::Dispatcher;
+use crate::ids::Randomness;
 use crate::lease::Lease;
 use crate::limits;
 use crate::runs::{Identity, Runs};
@@ -35,6 +36,7 @@ struct Inner {
     lease: Lease,
     lease_time: Duration,
     address: String,
+    randomness: Randomness,
     own: Mutex<Identity>,
     status: Mutex<ReplicaStatus>,
     observer: Mutex<Observer>,
@@ -75,6 +77,7 @@ impl Replicas {
             lease,
             lease_time: config.lease,
             address: config.address.clone(),
+            randomness: config.randomness.clone(),
             own: Mutex::new(none),
             status: Mutex::new(ReplicaStatus::Serving),
             observer: Mutex::default(),
@@ -90,7 +93,7 @@ impl Replicas {
         let inner = &self.0;
         let kinds = engine::Event::KINDS.iter().map(|(kind, _)| *kind).max().unwrap_or(0);
         let new = NewReplica {
-            id: OwnerId(crate::ids::unique()),
+            id: OwnerId(inner.randomness.unique()),
             address: inner.address.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kinds,
@@ -186,8 +189,9 @@ impl Replicas {
             }
         };
         tokio::select! {
-            () = kept => {}
+            biased;
             () = shutdown.cancelled() => {}
+            () = kept => {}
         }
     }
 
@@ -264,8 +268,9 @@ impl Replicas {
                 }
             }
             tokio::select! {
-                () = tokio::time::sleep(nap) => {}
+                biased;
                 () = inner.peers.nudged() => {}
+                () = tokio::time::sleep(nap) => {}
             }
         }
     }

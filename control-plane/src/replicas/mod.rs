@@ -12,6 +12,7 @@ pub use membership::{Replicas, Standing};
 pub use peers::{Connect, Peer, Peers, Tcp};
 
 use crate::config::Secret;
+use crate::ids::Randomness;
 
 /// How a process takes its place among the replicas.
 #[derive(Clone)]
@@ -26,6 +27,8 @@ pub struct Config {
     pub park_after: Option<Duration>,
     /// How the others are reached.
     pub connect: Arc<dyn Connect>,
+    /// Where the ids of its lives come from.
+    pub randomness: Randomness,
 }
 
 impl Default for Config {
@@ -36,6 +39,7 @@ impl Default for Config {
             lease: Duration::from_secs(5),
             park_after: Some(Duration::from_secs(60)),
             connect: Arc::new(Tcp),
+            randomness: Randomness::System,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The other replicas that share the database: who lives, and the way to each. Decides nothing
 //! and asks no database; it is told who lives.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -40,8 +40,10 @@ pub trait Connect: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tcp;
 
-impl Connect for Tcp {
-    fn connect(&self, address: &str) -> Option<Channel> {
+impl Tcp {
+    /// What leads to an address, with the bounds and the clocks of connections to replicas.
+    #[must_use]
+    pub fn endpoint(address: &str) -> Option<Endpoint> {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
         let endpoint = endpoint
             .connect_timeout(limits::PEER_CONNECT_WAIT_MAX)
@@ -51,7 +53,13 @@ impl Connect for Tcp {
             .initial_stream_window_size(limits::PEER_WINDOW_BYTES)
             .initial_connection_window_size(limits::PEER_WINDOW_BYTES)
             .tcp_nodelay(true);
-        Some(endpoint.connect_lazy())
+        Some(endpoint)
+    }
+}
+
+impl Connect for Tcp {
+    fn connect(&self, address: &str) -> Option<Channel> {
+        Self::endpoint(address).map(|endpoint| endpoint.connect_lazy())
     }
 }
 
@@ -64,7 +72,7 @@ struct Inner {
     connect: Arc<dyn Connect>,
     own: Mutex<Option<Peer>>,
     live: watch::Sender<Arc<[Peer]>>,
-    channels: Mutex<HashMap<OwnerId, (String, Channel)>>,
+    channels: Mutex<BTreeMap<OwnerId, (String, Channel)>>,
     others: Mutex<Others>,
     /// Somebody wants to know more than is known.
     nudged: Notify,

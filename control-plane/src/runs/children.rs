@@ -2,7 +2,7 @@
 //! with its process that word may be lost; so all awaited ones are asked for from time to time,
 //! in one query.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use engine::RunId;
@@ -15,7 +15,7 @@ use crate::limits;
 
 /// Who is waited for, and by whom. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Children(Arc<Mutex<HashMap<RunId, Parent>>>);
+pub(super) struct Children(Arc<Mutex<BTreeMap<RunId, Parent>>>);
 
 impl Children {
     /// A child was started, or was there before, and has not ended as far as is known.
@@ -37,6 +37,7 @@ impl Children {
     pub(super) async fn look(self, runs: Runs, shutdown: CancellationToken) {
         loop {
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(limits::CHILDREN_LOOK_EVERY) => {}
             }

@@ -29,6 +29,7 @@ use crate::clock::Clock;
 use crate::definitions::{self, Definitions};
 use crate::dispatch::Dispatcher;
 use crate::hash::QuickMap;
+use crate::ids::Randomness;
 use crate::lease::Lease;
 use crate::limits;
 
@@ -116,6 +117,7 @@ pub(crate) struct Shared {
     identity: Mutex<Identity>,
     pub(crate) lease: Lease,
     pub(crate) others: Arc<dyn Others>,
+    randomness: Randomness,
     /// Runs are about to be looked for that may be in nobody's memory.
     pub(crate) looking: std::sync::atomic::AtomicBool,
     /// What is on its way to other replicas.

@@ -182,7 +182,8 @@ impl Runs {
             Ask::Command(mut command) => {
                 if let Some(origin) = command.origin_mut() {
                     // With an id it can be asked twice and is done once.
-                    origin.request.get_or_insert_with(crate::ids::request_mark);
+                    let mark = || self.shared.randomness.request_mark();
+                    origin.request.get_or_insert_with(mark);
                 }
                 Passed::Command(command)
             }

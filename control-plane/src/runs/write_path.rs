@@ -28,6 +28,7 @@ use crate::clock::Clock;
 use crate::definitions::Definitions;
 use crate::dispatch::{Answer, Batch, Dispatcher, Emitted, Report, ReportSink};
 use crate::hash::QuickMap;
+use crate::ids::Randomness;
 use crate::lease::Lease;
 use crate::limits;
 
@@ -39,11 +40,18 @@ pub struct Among {
     pub lease: Lease,
     /// A run that only waits is left to nobody after this time.
     pub park_after: Option<Duration>,
+    /// Where marks come from for what is passed on to others.
+    pub randomness: Randomness,
 }
 
 impl Default for Among {
     fn default() -> Self {
-        Self { others: Arc::new(Alone), lease: Lease::endless(), park_after: None }
+        Self {
+            others: Arc::new(Alone),
+            lease: Lease::endless(),
+            park_after: None,
+            randomness: Randomness::System,
+        }
     }
 }
 
@@ -149,7 +157,7 @@ pub fn spawn_among(
     inbox: Inbox,
     shutdown: CancellationToken,
 ) -> (Runs, tokio::task::JoinHandle<()>) {
-    let Among { others, lease, park_after } = among;
+    let Among { others, lease, park_after, randomness } = among;
     let shared = Arc::new(Shared {
         store: parts.store,
         definitions: parts.definitions,
@@ -157,6 +165,7 @@ pub fn spawn_among(
         identity: std::sync::Mutex::new(Identity { owner: parts.owner, epoch: parts.epoch }),
         lease,
         others,
+        randomness,
         looking: std::sync::atomic::AtomicBool::new(false),
         passing: Semaphore::new(limits::PASSING_MAX),
         wake: super::parking::Wake::default(),
@@ -654,7 +663,8 @@ impl WritePath {
 
     /// All runs are another's.
     fn lose_all(&mut self, done: oneshot::Sender<()>) {
-        let runs: Vec<RunId> = self.slots.keys().copied().collect();
+        let mut runs: Vec<RunId> = self.slots.keys().copied().collect();
+        runs.sort_unstable();
         for run in runs {
             if let Some(Slot { phase: Phase::Committing(flight), .. }) = self.slots.get_mut(&run) {
                 refuse_all(flight.askers(), &lost());

@@ -193,7 +193,7 @@ impl Agent {
             tasks_in_flight: tasks,
             ..work::register(&self.name, self.world.plan.slots)
         };
-        let Some(replica) = self.world.replica() else {
+        let Some(replica) = self.world.some_replica(&mut self.random) else {
             return self.lose_link();
         };
         let random = self.random.fork();

@@ -19,6 +19,8 @@ use crate::world::World;
 
 /// Times that something is asked again before it is given up.
 const TRIES_MAX: u32 = 400;
+/// How long a client waits for an answer: longer than who answers waits himself.
+const HEARD_WITHIN: Duration = Duration::from_secs(40);
 
 pub(crate) async fn live(world: Arc<World>, number: u64, mut random: Random) {
     let chaos = u64::try_from(world.plan.chaos.as_millis()).unwrap();
@@ -46,7 +48,7 @@ struct Start<'a> {
 impl Start<'_> {
     async fn persist(&self, world: &World, random: &mut Random) -> Option<RunId> {
         for attempt in 0..TRIES_MAX {
-            if let Some(replica) = world.replica() {
+            if let Some(replica) = world.some_replica(random) {
                 let asked = self.once(&replica.runs, attempt);
                 match heard(&replica, asked).await {
                     Ok(Started::New(run) | Started::Before(run)) => {
@@ -103,10 +105,20 @@ async fn heard<T>(
     replica: &Replica,
     asked: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
+    let asked = async {
+        replica.fate.pause.over().await;
+        let answer = asked.await;
+        replica.fate.pause.over().await;
+        answer
+    };
     tokio::select! {
         biased;
-        () = replica.dead.cancelled() => Err(Error::Unavailable("the replica died".to_owned())),
-        answer = asked => answer,
+        () = replica.fate.dead.cancelled() => {
+            Err(Error::Unavailable("the replica died".to_owned()))
+        }
+        answer = tokio::time::timeout(HEARD_WITHIN, asked) => answer.unwrap_or_else(|_| {
+            Err(Error::Unavailable("the replica does not answer".to_owned()))
+        }),
     }
 }
 
@@ -160,12 +172,17 @@ pub(crate) async fn persist(
 ) {
     let asked = Asked { run, acknowledged: false, refused: false };
     world.history.seen().asked.insert(request.to_owned(), asked);
+    // What one replica was asked may be done after another one has refused it.
+    let mut unsure = false;
     for _ in 0..TRIES_MAX {
-        if let Some(replica) = world.replica() {
+        if let Some(replica) = world.some_replica(random) {
             let answer = heard(&replica, replica.runs.ask(run, command.clone())).await;
             let done = match &answer {
                 Ok(()) => true,
-                Err(Error::Overloaded(_) | Error::Unavailable(_)) => false,
+                Err(Error::Overloaded(_) | Error::Unavailable(_)) => {
+                    unsure |= world.plan.several.is_some();
+                    false
+                }
                 Err(Error::Rejected(_)) => true,
                 Err(error) => {
                     world.problem(format!("{request} of {run} went wrong: {error}"));
@@ -177,7 +194,7 @@ pub(crate) async fn persist(
                 let mut seen = world.history.seen();
                 if let Some(asked) = seen.asked.get_mut(request) {
                     asked.acknowledged = answer.is_ok();
-                    asked.refused = answer.is_err();
+                    asked.refused = answer.is_err() && !unsure;
                 }
                 return;
             }

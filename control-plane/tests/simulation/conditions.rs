@@ -27,6 +27,41 @@ pub(crate) struct Plan {
     pub(crate) failing_tasks: u64,
     /// Between two things that a client asks of its run, on average.
     pub(crate) commands: Option<Duration>,
+    /// Several replicas live at once.
+    pub(crate) several: Option<Several>,
+}
+
+/// Replicas that share the store by leases, and what befalls them, each so often on average.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Several {
+    pub(crate) replicas: usize,
+    /// What befalls one of them comes after such pauses.
+    pub(crate) pause: Duration,
+    pub(crate) dies: bool,
+    pub(crate) restarts: bool,
+    pub(crate) stalls: bool,
+    /// It does not reach the store for a while.
+    pub(crate) away: bool,
+    /// It and another do not reach one another for a while.
+    pub(crate) parted: bool,
+    /// By how much clocks of machines differ at most.
+    pub(crate) skew: Duration,
+}
+
+impl Several {
+    fn new(random: &mut Random) -> Self {
+        let skews = [Duration::from_secs(1), Duration::from_secs(60), Duration::from_secs(1200)];
+        Self {
+            replicas: 2 + usize::try_from(random.below(3)).unwrap(),
+            pause: Duration::from_secs(3 + random.below(20)),
+            dies: random.one_in(2),
+            restarts: random.one_in(2),
+            stalls: random.one_in(2),
+            away: random.one_in(2),
+            parted: random.one_in(2),
+            skew: *random.pick(&skews),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -94,7 +129,17 @@ impl Plan {
             slow_tasks: sometimes(random, 100),
             failing_tasks: sometimes(random, 200),
             commands: now_and_then(random),
+            several: None,
         }
+    }
+
+    /// Several replicas live at once.
+    pub(crate) fn of_several(random: &mut Random) -> Self {
+        let mut plan = Self::new(random);
+        plan.replica_crashes = None;
+        plan.agents += 1;
+        plan.several = Some(Several::new(random));
+        plan
     }
 
     /// Answers are lost that say which runs were taken over.

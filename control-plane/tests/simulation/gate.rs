@@ -6,10 +6,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use store::Error;
 use store::testing::memory::{Access, Gate};
-use tokio_util::sync::CancellationToken;
 
 use crate::conditions::StoreFaults;
 use crate::history::History;
+use crate::machine::Fate;
 use crate::random::Random;
 use crate::world::Weather;
 
@@ -17,10 +17,8 @@ pub(crate) struct SimulatedGate {
     pub(crate) faults: StoreFaults,
     pub(crate) random: Mutex<Random>,
     pub(crate) weather: Weather,
-    /// The replica is dead: it hears no answer any more.
-    pub(crate) dead: CancellationToken,
-    /// The replica cannot reach the store any more.
-    pub(crate) cut_off: CancellationToken,
+    /// Dead, the replica hears no answer any more; cut off, it does not reach the store.
+    pub(crate) fate: Fate,
     pub(crate) history: History,
 }
 
@@ -58,10 +56,16 @@ async fn silence() -> Result<(), Error> {
 #[async_trait]
 impl Gate for SimulatedGate {
     async fn before(&self, access: Access) -> Result<(), Error> {
-        if self.dead.is_cancelled() {
+        self.fate.pause.over().await;
+        if self.fate.away.is_on() && self.draw(|random| random.one_in(2)) {
+            // Some wait until the way is there again; what they ask comes late.
+            self.fate.away.over().await;
+        }
+        if self.fate.dead.is_cancelled() {
             return silence().await;
         }
-        if self.weather.is_out() || self.cut_off.is_cancelled() {
+        let is_cut_off = self.fate.cut_off.is_cancelled() || self.fate.away.is_on();
+        if self.weather.is_out() || is_cut_off {
             // Some notice at once, others wait for a while.
             let wait = self.draw(|random| random.millis(0, 500));
             tokio::time::sleep(wait).await;
@@ -74,7 +78,7 @@ impl Gate for SimulatedGate {
         }
         tokio::select! {
             biased;
-            () = self.dead.cancelled() => {
+            () = self.fate.dead.cancelled() => {
                 // What was on its way arrives, late perhaps, or never does.
                 let arrives = self.draw(|random| random.one_in(2));
                 if access == Access::Read || !arrives {
@@ -97,14 +101,19 @@ impl Gate for SimulatedGate {
     }
 
     async fn after(&self, access: Access) -> Result<(), Error> {
-        if self.dead.is_cancelled() {
+        self.fate.pause.over().await;
+        if self.fate.dead.is_cancelled() {
             return silence().await;
         }
         let wait = self.draw(|random| random.millis(0, 3));
         tokio::select! {
             biased;
-            () = self.dead.cancelled() => return silence().await,
+            () = self.fate.dead.cancelled() => return silence().await,
             () = tokio::time::sleep(wait) => {}
+        }
+        self.fate.pause.over().await;
+        if self.fate.away.is_on() {
+            return Err(Self::unknown(access));
         }
         let share = match access {
             Access::TakeOver => self.faults.unknown_take_over,

@@ -12,11 +12,13 @@ mod client;
 mod conditions;
 mod gate;
 mod history;
+mod machine;
 mod network;
 mod oracle;
 mod random;
 mod reference;
 mod replica;
+mod wires;
 mod work;
 mod workload;
 mod world;
@@ -49,6 +51,8 @@ use world::{Life, World};
 
 /// Seeds lived when the environment does not say.
 const SEEDS_DEFAULT: u64 = 100;
+/// The same of several replicas.
+const SEVERAL_DEFAULT: u64 = 60;
 
 thread_local! {
     static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
@@ -84,14 +88,14 @@ fn live(seed: u64, plan: impl FnOnce(&mut Random) -> Plan) -> Result<Life, Strin
 }
 
 /// Lives all these, on as many threads as there are cores.
-fn live_all(seeds: &[u64]) -> Result<Vec<Life>, String> {
+fn live_all(seeds: &[u64], plan: fn(&mut Random) -> Plan) -> Result<Vec<Life>, String> {
     let next = AtomicU64::new(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let lives = std::thread::scope(|scope| {
         let work = || {
             let mut lives = Vec::new();
             while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                lives.push(live(*seed, Plan::new));
+                lives.push(live(*seed, plan));
             }
             lives
         };
@@ -118,11 +122,21 @@ fn number(variable: &str) -> Option<u64> {
 
 #[test]
 fn every_life_comes_to_a_good_end() {
+    all_come_to_a_good_end(Plan::new, SEEDS_DEFAULT, &FAULTS);
+}
+
+#[test]
+fn lives_of_several_replicas_come_to_a_good_end() {
+    all_come_to_a_good_end(Plan::of_several, SEVERAL_DEFAULT, &FAULTS_OF_SEVERAL);
+}
+
+#[expect(clippy::print_stdout, reason = "what was lived, for whoever asked for many")]
+fn all_come_to_a_good_end(plan: fn(&mut Random) -> Plan, usually: u64, expected: &[&str]) {
     let start = number("SIMULATION_START").unwrap_or(1);
-    let count = number("SIMULATION_SEEDS").unwrap_or(SEEDS_DEFAULT);
+    let count = number("SIMULATION_SEEDS").unwrap_or(usually);
     let seeds: Vec<u64> = (start..start + count).collect();
     let begun = std::time::Instant::now();
-    let lives = live_all(&seeds).unwrap_or_else(|what| panic!("{what}"));
+    let lives = live_all(&seeds, plan).unwrap_or_else(|what| panic!("{what}"));
     let (mut faults, mut ends, mut time) = (BTreeMap::new(), BTreeMap::new(), 0);
     for life in &lives {
         time += life.time.as_secs();
@@ -132,12 +146,12 @@ fn every_life_comes_to_a_good_end() {
     let took = begun.elapsed().as_secs_f64();
     println!("{count} lives, {time} s of virtual time in {took:.1} s; runs: {ends:?}");
     println!("faults: {faults:?}");
-    if count >= SEEDS_DEFAULT {
+    if count >= usually {
         for how in ["success", "failure", "cancelled", "rolled_back"] {
             assert!(ends.contains_key(how), "no run ended as {how}: {ends:?}");
         }
-        for what in FAULTS {
-            assert!(faults.contains_key(what), "no fault was `{what}`: {faults:?}");
+        for what in expected {
+            assert!(faults.contains_key(*what), "no fault was `{what}`: {faults:?}");
         }
     }
 }
@@ -159,12 +173,25 @@ const FAULTS: [&str; 13] = [
     "frame twice",
 ];
 
+/// What must happen at times where there are several replicas.
+const FAULTS_OF_SEVERAL: [&str; 7] = [
+    "store outage",
+    "replica crash",
+    "replica restart",
+    "replica stall",
+    "replica away from the store",
+    "replicas parted",
+    "link cut",
+];
+
 #[test]
 fn seeds_that_failed_once_go_well() {
-    let lines = include_str!("seeds.txt").lines();
-    let seeds = lines.filter_map(|line| line.split('#').next()?.trim().parse().ok());
-    let seeds: Vec<u64> = seeds.collect();
-    live_all(&seeds).unwrap_or_else(|what| panic!("{what}"));
+    let lines = || include_str!("seeds.txt").lines().map(|line| line.split('#').next().unwrap());
+    let alone: Vec<u64> = lines().filter_map(|line| line.trim().parse().ok()).collect();
+    live_all(&alone, Plan::new).unwrap_or_else(|what| panic!("{what}"));
+    let several = lines().filter_map(|line| line.trim().strip_prefix("several "));
+    let several: Vec<u64> = several.map(|seed| seed.parse().unwrap()).collect();
+    live_all(&several, Plan::of_several).unwrap_or_else(|what| panic!("{what}"));
 }
 
 #[test]

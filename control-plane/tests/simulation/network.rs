@@ -1,6 +1,8 @@
 //! Connections between agents and replicas: frames take time, directions stand still, connections
 //! break, and what an agent sends may come twice or late.
 
+use std::time::Duration;
+
 use contracts::v1::{ConnectRequest, ConnectResponse, Register};
 use control_plane::testing;
 use futures::StreamExt as _;
@@ -10,9 +12,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::conditions::NetworkFaults;
 use crate::history::History;
+use crate::machine::Fate;
 use crate::random::Random;
 use crate::replica::Replica;
 use crate::world::Weather;
+
+/// How long an agent waits to be taken in.
+const CONNECT_WAIT: Duration = Duration::from_secs(3);
 
 /// The agent's end of a connection. Dropped, it closes the connection: what was sent arrives.
 pub(crate) struct Link {
@@ -81,7 +87,9 @@ impl Network {
         let mut up = self.way(random.fork());
         let mut down = self.way(random.fork());
         tokio::time::sleep_until(up.arrival()).await;
-        if replica.dead.is_cancelled() {
+        // Who stands still takes nobody in; the agent asks elsewhere.
+        tokio::time::timeout(CONNECT_WAIT, replica.fate.pause.over()).await.ok()?;
+        if replica.fate.dead.is_cancelled() {
             return None;
         }
         let (to_replica, frames) = mpsc::unbounded_channel();
@@ -93,7 +101,7 @@ impl Network {
         let (to_agent, incoming) = mpsc::unbounded_channel();
         // Whether the agent hears at once that the replica died.
         let reset = random.one_in(2);
-        let end = End { dead: replica.dead.clone(), cut: cut.clone(), reset };
+        let end = End { fate: replica.fate.clone(), cut: cut.clone(), reset };
         tokio::spawn(carry_up(sent, to_replica, end.clone()));
         tokio::spawn(carry_down(arriving, to_agent, end.clone()));
         tokio::spawn(async move {
@@ -104,6 +112,7 @@ impl Network {
                     () = end.over(&under_way) => return,
                     frame = stream.next() => frame,
                 };
+                end.fate.pause.over().await;
                 let Some(Ok(frame)) = frame else { return };
                 if down.meets(down.faults.cut, "connection cut") {
                     end.cut.cancel();
@@ -119,7 +128,7 @@ impl Network {
 /// How a connection ends from the replica's side.
 #[derive(Clone)]
 struct End {
-    dead: CancellationToken,
+    fate: Fate,
     cut: CancellationToken,
     reset: bool,
 }
@@ -132,7 +141,7 @@ impl End {
             biased;
             () = self.cut.cancelled() => return,
             () = to_agent.closed() => return,
-            () = self.dead.cancelled() => {}
+            () = self.fate.dead.cancelled() => {}
         }
         if !self.reset {
             to_agent.closed().await;
@@ -152,16 +161,17 @@ async fn carry_up(
         let next = tokio::select! {
             biased;
             () = end.cut.cancelled() => return,
-            () = end.dead.cancelled() => return,
+            () = end.fate.dead.cancelled() => return,
             next = sent.recv() => next,
         };
         let Some((at, frame)) = next else { return };
         tokio::select! {
             biased;
             () = end.cut.cancelled() => return,
-            () = end.dead.cancelled() => return,
+            () = end.fate.dead.cancelled() => return,
             () = tokio::time::sleep_until(at) => {}
         }
+        end.fate.pause.over().await;
         if to_replica.send(Ok(frame)).is_err() {
             return;
         }

@@ -2,9 +2,9 @@
 //! none, until everything has come to its end.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use engine::event::WaitingFor;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::agent::Agent;
 use crate::client;
-use crate::conditions::Plan;
+use crate::conditions::{Plan, Several};
 use crate::history::History;
 use crate::network::Network;
 use crate::oracle;
@@ -63,7 +63,9 @@ pub(crate) struct World {
     pub(crate) history: History,
     pub(crate) weather: Weather,
     pub(crate) definitions: Vec<Definition>,
-    replica: Mutex<Option<Arc<Replica>>>,
+    replicas: Mutex<Vec<Option<Arc<Replica>>>>,
+    /// Pairs of slots that do not reach one another.
+    parted: Mutex<BTreeSet<(usize, usize)>>,
     /// How many tasks each agent has.
     busy: Mutex<BTreeMap<String, usize>>,
     problems: Mutex<Vec<String>>,
@@ -84,13 +86,15 @@ impl World {
     pub(crate) async fn live(plan: Plan, mut random: Random) -> Result<Life, String> {
         let begun = Instant::now();
         ORIGIN.set(Some(begun));
+        let slots = plan.several.map_or(1, |several| several.replicas);
         let world = Arc::new(Self {
             plan,
             memory: Memory::new(),
             history: History::default(),
             weather: Weather::default(),
             definitions: workload::definitions(&mut random),
-            replica: Mutex::default(),
+            replicas: Mutex::new(vec![None; slots]),
+            parted: Mutex::default(),
             busy: Mutex::default(),
             problems: Mutex::default(),
         });
@@ -99,7 +103,15 @@ impl World {
             let kept = store.put_definition(definition.hash, &definition.yaml).await;
             kept.map_err(|error| error.to_string())?;
         }
-        tokio::spawn(Arc::clone(&world).keep_replica(random.fork()));
+        match world.plan.several {
+            None => drop(tokio::spawn(Arc::clone(&world).keep_replica(random.fork()))),
+            Some(several) => {
+                for slot in 0..several.replicas {
+                    let keep = Arc::clone(&world).keep_slot(slot, several, random.fork());
+                    tokio::spawn(keep);
+                }
+            }
+        }
         tokio::spawn(Arc::clone(&world).keep_outages(random.fork()));
         for number in 0..world.plan.agents {
             tokio::spawn(Arc::clone(&world).keep_agent(number, random.fork()));
@@ -127,8 +139,45 @@ impl World {
         Ok(Life { fingerprint, faults, ends, time: begun.elapsed() })
     }
 
-    pub(crate) fn replica(&self) -> Option<Arc<Replica>> {
-        self.replica.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn slots(&self) -> MutexGuard<'_, Vec<Option<Arc<Replica>>>> {
+        self.replicas.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_replica(&self, slot: usize, replica: Option<Arc<Replica>>) {
+        self.slots()[slot] = replica;
+    }
+
+    pub(crate) fn replica_at(&self, slot: usize) -> Option<Arc<Replica>> {
+        self.slots().get(slot)?.clone()
+    }
+
+    /// All that are there.
+    pub(crate) fn replicas(&self) -> Vec<Arc<Replica>> {
+        self.slots().iter().flatten().cloned().collect()
+    }
+
+    /// One that is asked; `None` when nobody is there.
+    pub(crate) fn some_replica(&self, random: &mut Random) -> Option<Arc<Replica>> {
+        let replicas = self.replicas();
+        match replicas.len() {
+            0 | 1 => replicas.first().cloned(),
+            _ => Some(Arc::clone(random.pick(&replicas))),
+        }
+    }
+
+    /// Whether two machines do not reach one another.
+    pub(crate) fn is_parted(&self, one: usize, other: usize) -> bool {
+        let pair = (one.min(other), one.max(other));
+        self.parted.lock().unwrap_or_else(PoisonError::into_inner).contains(&pair)
+    }
+
+    fn set_parted(&self, one: usize, other: usize, parted: bool) {
+        let pair = (one.min(other), one.max(other));
+        let mut all = self.parted.lock().unwrap_or_else(PoisonError::into_inner);
+        match parted {
+            true => all.insert(pair),
+            false => all.remove(&pair),
+        };
     }
 
     pub(crate) fn network(&self) -> Network {
@@ -160,8 +209,7 @@ impl World {
         for number in 1.. {
             let replica = Replica::start(&self, number, random.fork()).await;
             self.history.trace(|| format!("replica {number} starts"));
-            *self.replica.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some(Arc::clone(&replica));
+            self.set_replica(0, Some(Arc::clone(&replica)));
             let Some(pause) = self.plan.replica_crashes else { return };
             let most = u64::try_from(pause.as_millis()).unwrap() * 2;
             tokio::time::sleep(random.millis(0, most)).await;
@@ -179,9 +227,77 @@ impl World {
             } else {
                 self.history.fault("replica crash");
                 replica.crash();
-                *self.replica.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                self.set_replica(0, None);
                 let down = random.millis(0, 4_000);
                 tokio::time::sleep(down).await;
+            }
+        }
+    }
+
+    /// One of several replicas: a life after another, each with what befalls it.
+    async fn keep_slot(self: Arc<Self>, slot: usize, several: Several, mut random: Random) {
+        for life in 1.. {
+            let fork = random.fork();
+            let replica = Replica::start_among(&self, slot, several.skew, fork).await;
+            self.history.trace(|| format!("replica {slot} starts its life {life}"));
+            self.set_replica(slot, Some(Arc::clone(&replica)));
+            if !self.befall(slot, &replica, several, &mut random).await {
+                return;
+            }
+            self.set_replica(slot, None);
+            // Shorter or longer than a lease.
+            tokio::time::sleep(random.millis(0, 9_000)).await;
+        }
+    }
+
+    /// What befalls a replica until it dies; false when there are no faults any more.
+    async fn befall(
+        &self,
+        slot: usize,
+        replica: &Replica,
+        several: Several,
+        random: &mut Random,
+    ) -> bool {
+        let most = u64::try_from(several.pause.as_millis()).unwrap() * 2;
+        loop {
+            tokio::time::sleep(random.millis(0, most)).await;
+            if self.weather.is_calm() {
+                return false;
+            }
+            let for_a_while = random.millis(100, 15_000);
+            match random.below(5) {
+                0 if several.dies => {
+                    self.history.fault("replica crash");
+                    replica.crash();
+                    return true;
+                }
+                1 if several.restarts => {
+                    self.history.fault("replica restart");
+                    replica.stop().await;
+                    return true;
+                }
+                2 if several.stalls => {
+                    self.history.fault("replica stall");
+                    replica.fate.pause.begin();
+                    tokio::time::sleep(for_a_while).await;
+                    replica.fate.pause.end();
+                }
+                3 if several.away => {
+                    self.history.fault("replica away from the store");
+                    replica.fate.away.set(true);
+                    tokio::time::sleep(for_a_while).await;
+                    replica.fate.away.set(false);
+                }
+                4 if several.parted => {
+                    self.history.fault("replicas parted");
+                    let others = several.replicas as u64 - 1;
+                    let step = 1 + usize::try_from(random.below(others)).unwrap();
+                    let other = (slot + step) % several.replicas;
+                    self.set_parted(slot, other, true);
+                    tokio::time::sleep(for_a_while).await;
+                    self.set_parted(slot, other, false);
+                }
+                _ => {}
             }
         }
     }
@@ -218,9 +334,7 @@ impl World {
             for state in &states {
                 self.answer(state, round, &mut random).await;
             }
-            let Some(replica) = self.replica() else { continue };
-            let counts = replica.dispatcher.counts();
-            let idle = replica.runs.active() == 0 && counts.queued == 0 && counts.running == 0;
+            let idle = self.slots().iter().all(|slot| slot.as_ref().is_some_and(|it| it.is_idle()));
             // What a run leaves behind that ended in the middle of a fault is found in time.
             let held = self.memory.open().list_keys(None, 1000).await.unwrap_or_default();
             let held = held.iter().any(|row| row.kind == KEY_OF_CONCURRENCY);
@@ -294,8 +408,10 @@ impl World {
             for step in state.steps() {
                 let waits = &step.waiting;
                 lines.push(format!("  {} {} waits: {waits:?}", step.path, step.status));
-                if let (Some(Waiting::Agent(key)), Some(replica)) = (waits, self.replica()) {
-                    lines.push(format!("    {:?}", replica.dispatcher.why(key)));
+                for replica in self.replicas() {
+                    if let Some(Waiting::Agent(key)) = waits {
+                        lines.push(format!("    {:?}", replica.dispatcher.why(key)));
+                    }
                 }
             }
             if state.phase() == Phase::Ended {
@@ -303,7 +419,7 @@ impl World {
             }
             lines.extend(self.history.seen().recent(&run.to_string()));
         }
-        if let Some(replica) = self.replica() {
+        for replica in self.replicas() {
             let (active, counts) = (replica.runs.active(), replica.dispatcher.counts());
             lines.push(format!("active {active}, {counts:?}, agents {:?}", self.busy));
         }

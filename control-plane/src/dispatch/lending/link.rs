@@ -30,7 +30,9 @@ impl Dispatcher {
         loop {
             let now = live.borrow_and_update().clone();
             let gone = borrowing.extract_if(|peer, _| !now.contains(peer));
-            gone.for_each(|(_, stop)| stop.cancel());
+            let mut gone: Vec<_> = gone.collect();
+            gone.sort_unstable_by_key(|(peer, _)| peer.epoch);
+            gone.into_iter().for_each(|(_, stop)| stop.cancel());
             let ids: Vec<Replica> = now.iter().map(|peer| peer.id).collect();
             self.with(|matcher| matcher.lend_only_to(&ids));
             for peer in now.iter() {

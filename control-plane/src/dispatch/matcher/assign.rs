@@ -203,8 +203,7 @@ impl Matcher {
             && matches!(task.state, State::Waiting(_))
             && lease.attempt == task.order.attempt;
         // Another may hold it too, to whom it was given before and who never began.
-        let may_go_on =
-            !task.order.begun || task.order.begun_by.as_ref() == Some(&agent.as_ref());
+        let may_go_on = !task.order.begun || task.order.begun_by.as_ref() == Some(&agent.as_ref());
         if !fits || !may_go_on {
             return false;
         }
