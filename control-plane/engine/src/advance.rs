@@ -14,7 +14,7 @@ use crate::instance::{HeldKey, ScopeId, Status};
 use crate::limits;
 use crate::lookup::Names;
 use crate::state::{Phase, State, Work};
-use crate::task::{AgentRef, DeclaredUndo, FailureKind, Json, TaskError};
+use crate::task::{AgentRef, DeclaredUndo, FailureKind, Json, TaskError, Touch};
 
 impl Decider<'_> {
     /// Decides everything that follows, or as much as one transition may hold.
@@ -478,7 +478,7 @@ impl Decider<'_> {
             Phase::Running | Phase::Blocked if over(ScopeId(0), self.state) => {
                 self.steps_over();
             }
-            Phase::RollingBack => self.next_undo(),
+            Phase::RollingBack => self.pump_rollback(),
             Phase::Handling if self.state.handler.is_none_or(|scope| over(scope, self.state)) => {
                 self.end_failed();
             }
@@ -545,13 +545,14 @@ impl Decider<'_> {
         output: Json,
         by: Option<AgentRef>,
         undo: DeclaredUndo,
+        touched: Vec<Touch>,
     ) {
         let undo = (undo != DeclaredUndo::Nothing).then_some(undo);
-        self.settle_well(n, Some(output), by, undo);
+        self.settle_well(n, Some(output), by, undo, touched);
     }
 
     pub(crate) fn succeed(&mut self, n: InstanceId, output: Option<Json>) {
-        self.settle_well(n, output, None, None);
+        self.settle_well(n, output, None, None, Vec::new());
     }
 
     fn settle_well(
@@ -560,16 +561,21 @@ impl Decider<'_> {
         output: Option<Json>,
         by: Option<AgentRef>,
         undo: Option<DeclaredUndo>,
+        touched: Vec<Touch>,
     ) {
         let step = self.state.path(n);
         let checkpoint = self.state.node(n).checkpoint.clone();
-        self.emit(Event::StepSucceeded { n, step, output, by, undo, checkpoint });
+        self.emit(Event::StepSucceeded { n, step, output, by, undo, checkpoint, touched });
         self.release_keys(n);
     }
 
     pub(crate) fn skip(&mut self, n: InstanceId, reason: SkipReason) {
+        self.skip_touched(n, reason, Vec::new());
+    }
+
+    pub(crate) fn skip_touched(&mut self, n: InstanceId, reason: SkipReason, touched: Vec<Touch>) {
         let step = self.state.path(n);
-        self.emit(Event::StepSkipped { n, step, reason });
+        self.emit(Event::StepSkipped { n, step, reason, touched });
         self.release_keys(n);
     }
 

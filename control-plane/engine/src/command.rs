@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Ending, KeyKind, Origin};
+use crate::event::{Ending, KeyKind, Origin, RollbackTo, UndoDecision};
 use crate::id::{InstanceId, RunId};
 use crate::task::{Json, TaskReport};
 
@@ -65,6 +65,65 @@ pub enum Command {
         /// Who asks.
         origin: Origin,
     },
+    /// Plan to undo what an ended run has done.
+    PlanRollback {
+        /// How far.
+        to: RollbackTo,
+        /// It is executed only once somebody has approved it.
+        needs_approval: bool,
+        /// Who asks.
+        origin: Origin,
+    },
+    /// Approve a planned rollback, or reject it.
+    ApproveRollback {
+        /// Which.
+        number: u32,
+        /// Approve or reject.
+        approve: bool,
+        /// A comment.
+        comment: String,
+        /// Who decides.
+        origin: Origin,
+    },
+    /// Carry a planned rollback out.
+    ExecuteRollback {
+        /// Which.
+        number: u32,
+        /// Who asks.
+        origin: Origin,
+    },
+    /// Decide about an undo that could not be made, or is not made yet.
+    DecideUndo {
+        /// The path of the step to undo.
+        path: String,
+        /// What.
+        decision: UndoDecision,
+        /// Why.
+        comment: String,
+        /// Who decides.
+        origin: Origin,
+    },
+    /// Take a run up again from where it was rolled back to.
+    Reopen {
+        /// Other params than before, complete.
+        params: Option<Json>,
+        /// Who asks.
+        origin: Origin,
+    },
+    /// The run above undoes this one: all that it has done.
+    RollBackForParent {
+        /// The run above.
+        parent: RunId,
+    },
+    /// A child run was rolled back, or could not be.
+    ChildRolledBack {
+        /// The step that started it.
+        instance: InstanceId,
+        /// Which child.
+        child: RunId,
+        /// Nothing of what it has done is left.
+        complete: bool,
+    },
     /// A child run ended, or could not be started.
     ChildEnded {
         /// The step that waits for it.
@@ -119,7 +178,12 @@ impl Command {
             | Self::Cancel { origin, .. }
             | Self::Pause { origin, .. }
             | Self::Resume { origin }
-            | Self::Retry { origin } => Some(origin),
+            | Self::Retry { origin }
+            | Self::PlanRollback { origin, .. }
+            | Self::ApproveRollback { origin, .. }
+            | Self::ExecuteRollback { origin, .. }
+            | Self::DecideUndo { origin, .. }
+            | Self::Reopen { origin, .. } => Some(origin),
             _ => None,
         }
     }
@@ -133,7 +197,12 @@ impl Command {
             | Self::Cancel { origin, .. }
             | Self::Pause { origin, .. }
             | Self::Resume { origin }
-            | Self::Retry { origin } => Some(origin),
+            | Self::Retry { origin }
+            | Self::PlanRollback { origin, .. }
+            | Self::ApproveRollback { origin, .. }
+            | Self::ExecuteRollback { origin, .. }
+            | Self::DecideUndo { origin, .. }
+            | Self::Reopen { origin, .. } => Some(origin),
             _ => None,
         }
     }

@@ -16,7 +16,9 @@ use crate::instance::{ScopeId, Status};
 use crate::limits;
 use crate::rejection::Rejection;
 use crate::state::{Phase, State, Timer, Work};
-use crate::task::{FailureKind, Json, Purpose, TaskError, TaskOutcome, TaskReport};
+use crate::task::{
+    DeclaredUndo, FailureKind, Json, Purpose, TaskError, TaskOutcome, TaskReport, Touch,
+};
 
 /// What was decided.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -46,6 +48,32 @@ pub fn start(
     decider.transition.events.push(event);
     decider.ask_run_keys();
     decider.rescan();
+    decider.advance();
+    let transition = decider.transition;
+    Ok((state, transition))
+}
+
+/// The beginning of a run that takes over the events of another one.
+pub(crate) fn begin_fork(
+    id: RunId,
+    graph: Arc<Graph>,
+    started: RunStarted,
+    taken_over: Vec<Event>,
+    forked: Event,
+    now: Instant,
+) -> Result<(State, Transition), Rejection> {
+    let event = Event::RunStarted(Box::new(started.clone()));
+    let mut state = State::new(id, graph, started, now)
+        .map_err(|error| Rejection::NotJson(error.to_string()))?;
+    for event in &taken_over {
+        state.apply(event, now);
+    }
+    state.settle_fold();
+    let mut decider = Decider::new(&mut state, now);
+    decider.transition.events.push(event);
+    decider.transition.events.extend(taken_over);
+    decider.emit(forked);
+    decider.take_up_again();
     decider.advance();
     let transition = decider.transition;
     Ok((state, transition))
@@ -131,6 +159,21 @@ impl<'a> Decider<'a> {
             Command::Pause { reason, origin } => self.pause(reason, origin),
             Command::Resume { origin } => self.resume(origin),
             Command::Retry { origin } => self.retry(origin),
+            Command::PlanRollback { to, needs_approval, origin } => {
+                self.plan_rollback(to, needs_approval, origin)
+            }
+            Command::ApproveRollback { number, approve, comment, origin } => {
+                self.approve_rollback(number, approve, comment, origin)
+            }
+            Command::ExecuteRollback { number, origin } => self.execute_rollback(number, origin),
+            Command::DecideUndo { path, decision, comment, origin } => {
+                self.decide_undo(&path, decision, comment, origin)
+            }
+            Command::Reopen { params, origin } => self.reopen(params, origin),
+            Command::RollBackForParent { parent } => self.roll_back_for_parent(parent),
+            Command::ChildRolledBack { instance, child, complete } => {
+                self.child_rolled_back(instance, child, complete)
+            }
             Command::ChildEnded { instance, child, status, outputs, error } => {
                 self.child_ended(instance, child, status, outputs, error)
             }
@@ -155,6 +198,9 @@ impl<'a> Decider<'a> {
             return Err(Rejection::TaskNotOut);
         }
         let cancelling = instance.status == Status::Cancelling;
+        let mut touched = report.touched;
+        // What says that nothing is to be undone need not be kept.
+        touched.retain(|touch| touch.undo != Some(DeclaredUndo::Nothing));
         match report.outcome {
             TaskOutcome::Started => {
                 let started = instance.detail().is_some_and(|detail| detail.started);
@@ -165,18 +211,22 @@ impl<'a> Decider<'a> {
                 self.effect(Effect::Proceed { key: report.key });
             }
             TaskOutcome::Succeeded { output, undo } => match checked(&output) {
-                Ok(()) => self.succeed_task(n, output, report.agent, undo),
-                Err(error) => self.attempt_failed(n, error, report.agent),
+                Ok(()) => self.succeed_task(n, output, report.agent, undo, touched),
+                Err(error) => {
+                    let done = Touch { agent: report.agent.clone(), undo: Some(undo) };
+                    let touched = touched.into_iter().chain([done]).collect();
+                    self.attempt_failed(n, error, report.agent, touched);
+                }
             },
             TaskOutcome::Failed(error) if !cancelling => {
-                self.attempt_failed(n, error, report.agent);
+                self.attempt_failed(n, error, report.agent, touched);
             }
-            TaskOutcome::Failed(_) | TaskOutcome::Cancelled => self.task_stopped(n),
+            TaskOutcome::Failed(_) | TaskOutcome::Cancelled => self.task_stopped(n, touched),
             TaskOutcome::LostAtMostOnce => {
                 let message = "the task was begun, may not run twice, and was lost; look at what \
                                it has done before you retry it";
                 let error = task_error(FailureKind::Permanent, "lost", message);
-                self.fail(n, error, report.agent);
+                self.fail_touched(n, error, report.agent, touched);
             }
         }
         Ok(())
@@ -331,12 +381,20 @@ impl<'a> Decider<'a> {
                 return Err(Rejection::State(message.to_owned()));
             }
         }
-        let undone = |i: &crate::instance::Instance| i.detail().is_some_and(|d| d.undone);
-        if self.state.instances.iter().any(undone) {
+        if let Some(planned) = &self.state.planned {
+            return Err(Rejection::RollbackOpen(planned.number));
+        }
+        if self.state.rollback.as_ref().is_some_and(crate::rollback::Rollback::has_undone) {
             let message = "a part of the run was rolled back; start a new one";
             return Err(Rejection::State(message.to_owned()));
         }
         self.emit(Event::RunRetried { origin });
+        self.take_up_again();
+        Ok(())
+    }
+
+    /// What follows once an ended run is open again.
+    pub(crate) fn take_up_again(&mut self) {
         self.ask_run_keys();
         // A block that is taken up again within holds its keys again.
         for index in 0..self.state.instances.len() {
@@ -348,7 +406,6 @@ impl<'a> Decider<'a> {
             }
         }
         self.rescan();
-        Ok(())
     }
 
     fn granted(&mut self, instance: Option<InstanceId>, which: KeyKind) -> Result<(), Rejection> {
@@ -504,7 +561,7 @@ pub(crate) fn task_error(kind: FailureKind, code: &str, message: &str) -> TaskEr
     }
 }
 
-fn check_json(text: &str) -> Result<(), Rejection> {
+pub(crate) fn check_json(text: &str) -> Result<(), Rejection> {
     let parsed: Result<&RawValue, _> = serde_json::from_str(text);
     parsed.map(|_| ()).map_err(|error| Rejection::NotJson(error.to_string()))
 }

@@ -49,6 +49,18 @@ pub enum Effect {
         /// Why.
         reason: String,
     },
+    /// Undo all that a child run has done, and say when that is over.
+    RollBackChild {
+        /// The step that started it.
+        instance: InstanceId,
+        /// The child.
+        run: RunId,
+    },
+    /// Tell the run above how the rollback that it asked for ended.
+    RolledBackForParent {
+        /// Nothing of what was done is left.
+        complete: bool,
+    },
     /// Ask for a key; without an instance, for the run.
     Acquire(Box<Acquire>),
     /// Give all keys back that this instance, or the run, holds or waits for.

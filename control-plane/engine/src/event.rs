@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{InstanceId, Instant, RunId};
-use crate::task::{AgentRef, DeclaredUndo, Json, TaskError};
+use crate::task::{AgentRef, DeclaredUndo, Json, TaskError, Touch};
 
 /// The schema number that this version writes.
 pub const SCHEMA: i16 = 1;
@@ -233,6 +233,33 @@ pub struct UndoOrder {
     /// Its input.
     #[serde(with = "raw")]
     pub input: Json,
+    /// `action` is the one to undo; the agent declares by what.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub undo_of: bool,
+}
+
+/// How far a run is rolled back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RollbackTo {
+    /// All that it has done.
+    Start,
+    /// What was done behind a checkpoint: its name, of which the last counts, or its sequence.
+    Checkpoint(String),
+    /// A step, by its path, and what was done behind its beginning.
+    Before(String),
+}
+
+/// What a person decides about an undo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UndoDecision {
+    /// It is tried again.
+    Retry,
+    /// It was undone by hand.
+    Done,
+    /// What was done stays; the rollback is not complete then.
+    Skip,
 }
 
 macro_rules! events {
@@ -343,6 +370,7 @@ events! {
         #[serde(default, skip_serializing_if = "Option::is_none")] by: Option<AgentRef>,
         retry_at: Instant,
         #[serde(default)] fallback: u32,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")] touched: Vec<Touch>,
     }
     /// A step ended well. Without an output, it is that of its inner steps.
     6 StepSucceeded "step_succeeded" {
@@ -352,21 +380,29 @@ events! {
         #[serde(default, skip_serializing_if = "Option::is_none")] by: Option<AgentRef>,
         #[serde(default, skip_serializing_if = "Option::is_none")] undo: Option<DeclaredUndo>,
         #[serde(default, skip_serializing_if = "Option::is_none")] checkpoint: Option<Arc<str>>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")] touched: Vec<Touch>,
     }
     /// A step failed for good.
     7 StepFailed "step_failed" {
         n: InstanceId, step: Arc<str>, error: TaskError, stops: Stops,
         #[serde(default, skip_serializing_if = "Option::is_none")] by: Option<AgentRef>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")] touched: Vec<Touch>,
     }
     /// A step was skipped.
-    8 StepSkipped "step_skipped" { n: InstanceId, step: Arc<str>, reason: SkipReason }
+    8 StepSkipped "step_skipped" {
+        n: InstanceId, step: Arc<str>, reason: SkipReason,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")] touched: Vec<Touch>,
+    }
     /// A step is asked to stop; with an error it will then count as failed.
     9 StepCancelRequested "step_cancel_requested" {
         n: InstanceId, step: Arc<str>, reason: String,
         #[serde(default, skip_serializing_if = "Option::is_none")] error: Option<TaskError>,
     }
     /// A step has stopped.
-    10 StepCancelled "step_cancelled" { n: InstanceId, step: Arc<str> }
+    10 StepCancelled "step_cancelled" {
+        n: InstanceId, step: Arc<str>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")] touched: Vec<Touch>,
+    }
     /// A block or a loop was entered. `otherwise`: by the `else` branch.
     11 BlockOpened "block_opened" {
         n: InstanceId, step: Arc<str>,
@@ -395,6 +431,9 @@ events! {
     18 RollbackStarted "rollback_started" {
         steps: Vec<InstanceId>,
         #[serde(default, skip_serializing_if = "Vec::is_empty")] not_undoable: Vec<InstanceId>,
+        #[serde(default)] number: u32,
+        #[serde(default, skip_serializing_if = "Option::is_none")] target: Option<u32>,
+        #[serde(default)] origin: Origin,
     }
     /// An undo is ready for an agent.
     19 UndoQueued "undo_queued" { n: InstanceId, step: Arc<str>, order: UndoOrder }
@@ -432,6 +471,38 @@ events! {
         n: InstanceId, step: Arc<str>, approved: bool, comment: String,
         #[serde(default)] origin: Origin,
     }
+    /// A rollback of the run, which has ended, was planned.
+    30 RollbackPlanned "rollback_planned" {
+        number: u32, to: RollbackTo, target: u32, needs_approval: bool,
+        #[serde(default)] origin: Origin,
+    }
+    /// A planned rollback was approved.
+    31 RollbackApproved "rollback_approved" {
+        number: u32, comment: String, #[serde(default)] origin: Origin,
+    }
+    /// A planned rollback was given up or rejected.
+    32 RollbackAbandoned "rollback_abandoned" {
+        number: u32, reason: String, #[serde(default)] origin: Origin,
+    }
+    /// A person decided about an undo.
+    33 UndoDecided "undo_decided" {
+        n: InstanceId, step: Arc<str>, decision: UndoDecision, comment: String,
+        #[serde(default)] origin: Origin,
+    }
+    /// A child run is asked to undo all that it has done.
+    34 ChildUndoRequested "child_undo_requested" { n: InstanceId, step: Arc<str>, child: RunId }
+    /// The run was taken up again behind a rollback.
+    35 RunReopened "run_reopened" {
+        #[serde(default, with = "raw_option", skip_serializing_if = "Option::is_none")]
+        params: Option<Json>,
+        #[serde(default)] origin: Origin,
+    }
+    /// What stands before this event was taken over from a checkpoint of another run.
+    36 RunForked "run_forked" {
+        run: RunId, sequence: u32,
+        #[serde(default, with = "raw_option", skip_serializing_if = "Option::is_none")]
+        params: Option<Json>,
+    }
 }
 
 impl Event {
@@ -453,7 +524,9 @@ impl Event {
             | Self::DecisionMade { n, .. }
             | Self::UndoQueued { n, .. }
             | Self::UndoSucceeded { n, .. }
-            | Self::UndoFailed { n, .. } => Some(*n),
+            | Self::UndoFailed { n, .. }
+            | Self::UndoDecided { n, .. }
+            | Self::ChildUndoRequested { n, .. } => Some(*n),
             Self::KeyChanged { n, .. } => *n,
             _ => None,
         }

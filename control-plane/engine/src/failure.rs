@@ -14,21 +14,27 @@ use crate::instance::{ScopeId, Status};
 use crate::limits;
 use crate::rejection::Rejection;
 use crate::state::{Phase, State, Work};
-use crate::task::{AgentRef, FailureKind, Json, Purpose, TaskError};
+use crate::task::{AgentRef, FailureKind, Json, Purpose, TaskError, Touch};
 
 /// Codes after which no policy allows another attempt.
 const FINAL_CODES: [&str; 3] = ["queue_timeout", "rejected", "needs_person"];
 
 impl Decider<'_> {
     /// An attempt failed: another one, another agent, or the end.
-    pub(crate) fn attempt_failed(&mut self, n: InstanceId, error: TaskError, by: Option<AgentRef>) {
+    pub(crate) fn attempt_failed(
+        &mut self,
+        n: InstanceId,
+        error: TaskError,
+        by: Option<AgentRef>,
+        touched: Vec<Touch>,
+    ) {
         if self.state.instances[n.index()].status == Status::Cancelling {
-            return self.task_stopped(n);
+            return self.task_stopped(n, touched);
         }
         let graph = Arc::clone(&self.state.graph);
         let instance = &self.state.instances[n.index()];
         let NodeKind::Action(action) = &graph.node(instance.node).kind else {
-            return self.fail(n, error, by);
+            return self.fail_touched(n, error, by, touched);
         };
         let (attempt, fallback) = (instance.attempt, instance.fallback);
         let tried = attempt - instance.attempts_before;
@@ -46,36 +52,58 @@ impl Decider<'_> {
         } else {
             ((fallback as usize) < action.fallback.len()).then_some((self.now, fallback + 1))
         };
-        let Some((retry_at, fallback)) = next else { return self.fail(n, error, by) };
+        let Some((retry_at, fallback)) = next else {
+            return self.fail_touched(n, error, by, touched);
+        };
         let step = self.state.path(n);
-        self.emit(Event::AttemptFailed { n, step, attempt, error, by, retry_at, fallback });
+        self.emit(Event::AttemptFailed {
+            n,
+            step,
+            attempt,
+            error,
+            by,
+            retry_at,
+            fallback,
+            touched,
+        });
         let order = self.state.order(n);
         self.effect(Effect::Dispatch(Box::new(order)));
     }
 
     /// A task was taken back before anybody had it, or it stopped when asked to.
-    pub(crate) fn task_stopped(&mut self, n: InstanceId) {
+    pub(crate) fn task_stopped(&mut self, n: InstanceId, touched: Vec<Touch>) {
         let instance = &self.state.instances[n.index()];
         let detail = instance.detail();
         if instance.status == Status::Cancelling {
             return match detail.and_then(|detail| detail.cancel_error.clone()) {
-                Some(error) => self.fail(n, error, None),
-                None => self.cancelled(n),
+                Some(error) => self.fail_touched(n, error, None, touched),
+                None => self.cancelled_touched(n, touched),
             };
         }
         match (self.state.is_stopped(n), detail.and_then(|detail| detail.error.clone())) {
-            (true, Some(error)) => self.fail(n, error, None),
-            (true, None) => self.skip(n, SkipReason::NotStarted),
+            (true, Some(error)) => self.fail_touched(n, error, None, touched),
+            (true, None) => self.skip_touched(n, SkipReason::NotStarted, touched),
             (false, _) => {
                 let message = "the agent stopped the task without being asked to";
                 let error = task_error(FailureKind::Retryable, "cancelled", message);
-                self.attempt_failed(n, error, None);
+                self.attempt_failed(n, error, None, touched);
             }
         }
     }
 
     /// A step fails for good.
     pub(crate) fn fail(&mut self, n: InstanceId, error: TaskError, by: Option<AgentRef>) {
+        self.fail_touched(n, error, by, Vec::new());
+    }
+
+    /// A step fails for good, and some agents may have changed something for it.
+    pub(crate) fn fail_touched(
+        &mut self,
+        n: InstanceId,
+        error: TaskError,
+        by: Option<AgentRef>,
+        touched: Vec<Touch>,
+    ) {
         let stops = self.state.stops(n);
         let stopped_before = match stops {
             Stops::Nothing => true,
@@ -83,7 +111,7 @@ impl Decider<'_> {
             Stops::Run => self.state.is_stopped(self.state.root_instance(n)),
         };
         let step = self.state.path(n);
-        self.emit(Event::StepFailed { n, step, error, stops, by });
+        self.emit(Event::StepFailed { n, step, error, stops, by, touched });
         self.release_keys(n);
         if let NodeKind::Loop { .. } | NodeKind::Block { .. } | NodeKind::Choice { .. } =
             self.state.node(n).kind
@@ -220,8 +248,12 @@ impl Decider<'_> {
     }
 
     pub(crate) fn cancelled(&mut self, n: InstanceId) {
+        self.cancelled_touched(n, Vec::new());
+    }
+
+    fn cancelled_touched(&mut self, n: InstanceId, touched: Vec<Touch>) {
         let step = self.state.path(n);
-        self.emit(Event::StepCancelled { n, step });
+        self.emit(Event::StepCancelled { n, step, touched });
         self.release_keys(n);
     }
 
@@ -334,10 +366,15 @@ impl State {
         false
     }
 
-    /// One per step instance, equal for all attempts and for the undo.
+    /// One per step instance, equal for all attempts and for the undo; another one once it
+    /// was undone and is done anew.
     pub(crate) fn idempotency_key(&self, n: InstanceId) -> Arc<str> {
         let mut id = [0; uuid::fmt::Hyphenated::LENGTH];
         let (id, path) = (self.id.0.hyphenated().encode_lower(&mut id), self.path(n));
+        let generation = self.instances[n.index()].detail().map_or(0, |detail| detail.generation);
+        if generation > 0 {
+            return format!("{id}/{path}~{generation}").into();
+        }
         [&*id, "/", &*path].concat().into()
     }
 }

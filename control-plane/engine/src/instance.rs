@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use crate::event::WaitingFor;
 use crate::graph::{ListId, NodeId};
-use crate::id::{InstanceId, Instant};
-use crate::task::{AgentRef, DeclaredUndo, Json, TaskError};
+use crate::id::{InstanceId, Instant, RunId};
+use crate::task::{AgentRef, DeclaredUndo, Json, TaskError, Touch};
 
 /// The number of a scope within its run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,6 +90,9 @@ pub(crate) struct Instance {
     pub(crate) fallback: u32,
     pub(crate) ready_at: Instant,
     pub(crate) settled_at: Instant,
+    /// The sequence of the event by which it began, and of that by which it settled; 0: none.
+    pub(crate) begun: u32,
+    pub(crate) ended: u32,
     pub(crate) output: Option<Json>,
     pub(crate) detail: Option<Box<Detail>>,
 }
@@ -101,6 +104,12 @@ pub(crate) struct Detail {
     pub(crate) by: Option<AgentRef>,
     pub(crate) undo: Option<DeclaredUndo>,
     pub(crate) undone: bool,
+    /// Agents that may have begun it and did not end it well: they may have changed something.
+    pub(crate) touched: Vec<Touch>,
+    /// How often it was set back behind an undo: each time it is another task for its agent.
+    pub(crate) generation: u32,
+    /// Child runs from before the run was taken up again, the oldest first.
+    pub(crate) former_children: Vec<RunId>,
     /// The evaluated params; `None`: the definition's, which are literal.
     pub(crate) input: Option<Json>,
     pub(crate) retry_at: Option<Instant>,
@@ -152,8 +161,21 @@ pub(crate) struct Scope {
     pub(crate) item: Option<Arc<Value>>,
     pub(crate) unsettled: u32,
     pub(crate) active: u32,
-    /// Left behind by a retry of the run.
+    /// The sequence of the event by which it was opened.
+    pub(crate) opened: u32,
+    /// Left behind when the run was taken up again.
     pub(crate) dead: bool,
+}
+
+impl Detail {
+    /// Remembers who may have begun it: the last of each agent type.
+    pub(crate) fn touch(&mut self, touched: &[Touch]) {
+        for touch in touched {
+            let name = |touch: &Touch| touch.agent.as_ref().map(|agent| agent.agent_type.clone());
+            self.touched.retain(|known| name(known) != name(touch));
+            self.touched.push(touch.clone());
+        }
+    }
 }
 
 impl Instance {

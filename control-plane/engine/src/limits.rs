@@ -38,6 +38,12 @@ pub const UNDO_DELAY: Duration = Duration::from_secs(1);
 pub const UNDO_DELAY_MAX: Duration = Duration::from_secs(300);
 /// How long one attempt of an undo may take.
 pub const UNDO_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long an undo may wait for an agent before a person is called.
+pub const UNDO_QUEUE_TIMEOUT: Duration = Duration::from_secs(900);
+/// How many undos of one run are out at once.
+pub const UNDOS_AT_ONCE_MAX: usize = 100;
+/// How many checkpoints a run remembers; of more, the oldest with a name are forgotten.
+pub const CHECKPOINTS_MAX: usize = 10_000;
 /// The priority of what does not say.
 pub const PRIORITY_DEFAULT: u8 = 5;
 /// The highest priority.

@@ -12,6 +12,7 @@ use crate::graph::NodeKind;
 use crate::id::InstanceId;
 use crate::instance::{ScopeId, Status};
 use crate::limits;
+use crate::rollback::UnitState;
 use crate::state::{Phase, State, Timer};
 use crate::task::{Delivery, Json, Purpose, TaskKey, TaskOrder};
 
@@ -51,9 +52,7 @@ impl State {
                 self.pending_of(n, &mut effects);
             }
         }
-        if let Some(order) = self.current_undo() {
-            effects.push(Effect::Dispatch(Box::new(order)));
-        }
+        self.pending_undos(&mut effects);
         effects
     }
 
@@ -93,10 +92,28 @@ impl State {
         }
     }
 
-    /// The path and the task of the undo that is owed, if one is.
+    /// The paths and the tasks of the undos that are owed.
     #[must_use]
-    pub fn undo_owed(&self) -> Option<(Arc<str>, TaskKey)> {
-        self.current_undo().map(|order| (order.path, order.key))
+    pub fn undos_owed(&self) -> Vec<(Arc<str>, TaskKey)> {
+        let units = self.rollback.iter().flat_map(|rollback| &rollback.units);
+        let orders = units.filter_map(|unit| self.undo_task(unit.n));
+        orders.map(|order| (order.path, order.key)).collect()
+    }
+
+    fn pending_undos(&self, effects: &mut Vec<Effect>) {
+        let Some(rollback) = self.rollback.as_ref() else { return };
+        for unit in &rollback.units {
+            match &unit.state {
+                UnitState::Out { .. } => {
+                    let order = self.undo_task(unit.n).map(Box::new);
+                    effects.extend(order.map(Effect::Dispatch));
+                }
+                UnitState::Child(run) => {
+                    effects.push(Effect::RollBackChild { instance: unit.n, run: *run });
+                }
+                _ => {}
+            }
+        }
     }
 
     /// The order for a step's present attempt.
@@ -138,18 +155,20 @@ impl State {
             begun: detail.is_some_and(|detail| detail.started),
             begun_by: detail.filter(|detail| detail.started).and_then(|it| it.by.clone()),
             epoch: self.epoch,
+            undo_of: false,
         }
     }
 
-    /// The order for the undo that is owed, if one is.
-    pub(crate) fn current_undo(&self) -> Option<TaskOrder> {
-        let rollback = self.rollback.as_ref()?;
-        let (undo, attempt, retry_at, queued_at) = rollback.current.as_ref()?;
-        let n = *rollback.steps.get(rollback.done)?;
+    /// The order for the undo of a step, where it is owed.
+    pub(crate) fn undo_task(&self, n: InstanceId) -> Option<TaskOrder> {
+        let unit = self.rollback.as_ref()?.unit(n)?;
+        let UnitState::Out { order: undo, not_before, queued_at } = &unit.state else {
+            return None;
+        };
         Some(TaskOrder {
             key: TaskKey { run: self.id, instance: n, purpose: Purpose::Undo },
             path: self.path(n),
-            attempt: *attempt,
+            attempt: unit.attempts,
             agent: undo.agent.clone(),
             preferred_instance: undo.instance.clone(),
             action: Arc::clone(&undo.action),
@@ -159,15 +178,16 @@ impl State {
             idempotency_key: self.idempotency_key(n),
             timeout: Some(limits::UNDO_TIMEOUT),
             deadline: None,
-            not_before: *retry_at,
-            queued_at: *queued_at,
-            queue_timeout: None,
+            not_before: *not_before,
+            queued_at: not_before.unwrap_or(*queued_at),
+            queue_timeout: Some(limits::UNDO_QUEUE_TIMEOUT),
             priority: limits::PRIORITY_MAX,
             fairness_key: Arc::clone(&self.graph.name),
             delivery: Delivery::AtLeastOnce,
             begun: false,
             begun_by: None,
             epoch: self.epoch,
+            undo_of: undo.undo_of,
         })
     }
 

@@ -32,6 +32,21 @@ pub enum Rejection {
     /// The task is not out: it was reported before, cancelled or given up.
     #[error("the task is not out")]
     TaskNotOut,
+    /// The run has no such checkpoint.
+    #[error("the run has no checkpoint `{0}`")]
+    CheckpointNotFound(String),
+    /// A rollback of the run is planned or under way.
+    #[error("rollback {0} of the run is planned or under way; execute or abandon it first")]
+    RollbackOpen(u32),
+    /// There is no such rollback, or it is over.
+    #[error("the run has no rollback {0} that waits for this")]
+    RollbackNotFound(u32),
+    /// The rollback waits for an approval.
+    #[error("rollback {0} has to be approved before it is executed")]
+    RollbackNotApproved(u32),
+    /// The step has no undo that is open.
+    #[error("step `{0}` has no undo that is open")]
+    UndoNotOpen(String),
     /// A payload is not JSON.
     #[error("the payload is not JSON: {0}")]
     NotJson(String),

@@ -8,13 +8,12 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::event::{
-    Ending, Event, KeyChange, Origin, RunStarted, SkipReason, Stops, UndoOrder, WaitingFor,
-};
+use crate::event::{Ending, Event, KeyChange, Origin, RunStarted, SkipReason, Stops, WaitingFor};
 use crate::graph::{Graph, ListId, Node, NodeKind};
 use crate::id::{InstanceId, Instant, RunId};
 use crate::instance::{Detail, HeldKey, Instance, Repetition, Scope, ScopeId, Status};
 use crate::limits;
+use crate::rollback::{CheckpointMark, Planned, Rollback};
 use crate::task::{Json, TaskError};
 
 /// What a run is about.
@@ -74,17 +73,6 @@ pub(crate) struct Ended {
     pub(crate) error: Option<String>,
 }
 
-/// How far a rollback is.
-#[derive(Clone, Debug)]
-pub(crate) struct Rollback {
-    pub(crate) steps: Vec<InstanceId>,
-    pub(crate) done: usize,
-    pub(crate) complete: bool,
-    pub(crate) stuck: bool,
-    /// The undo that is owed, its attempt and when it may be made.
-    pub(crate) current: Option<(UndoOrder, u32, Option<Instant>, Instant)>,
-}
-
 /// A run's state.
 #[derive(Clone, Debug)]
 pub struct State {
@@ -113,9 +101,13 @@ pub struct State {
     pub(crate) handler: Option<ScopeId>,
     /// Actions in the order in which they ended well.
     pub(crate) completions: Vec<InstanceId>,
-    /// How many of them stand before the last checkpoint.
-    pub(crate) checkpointed: usize,
+    pub(crate) checkpoints: VecDeque<CheckpointMark>,
     pub(crate) rollback: Option<Rollback>,
+    pub(crate) planned: Option<Planned>,
+    /// How many rollbacks there were.
+    pub(crate) rollbacks: u32,
+    /// Up to here it was taken over from another run; 0: it was not forked.
+    pub(crate) forked_at: u32,
     pub(crate) signals: BTreeMap<String, VecDeque<Json>>,
     pub(crate) signals_buffered: usize,
     pub(crate) timers: BTreeSet<(Instant, Timer)>,
@@ -161,8 +153,11 @@ impl State {
             scopes: Vec::new(),
             handler: None,
             completions: Vec::new(),
-            checkpointed: 0,
+            checkpoints: VecDeque::new(),
             rollback: None,
+            planned: None,
+            rollbacks: 0,
+            forked_at: 0,
             signals: BTreeMap::new(),
             signals_buffered: 0,
             timers: BTreeSet::new(),
@@ -210,7 +205,19 @@ impl State {
             | Event::UndoQueued { .. }
             | Event::UndoSucceeded { .. }
             | Event::UndoFailed { .. }
+            | Event::UndoDecided { .. }
+            | Event::ChildUndoRequested { .. }
+            | Event::RollbackPlanned { .. }
+            | Event::RollbackApproved { .. }
+            | Event::RollbackAbandoned { .. }
             | Event::RollbackEnded { .. } => self.apply_rollback(event, at),
+            Event::RunReopened { params, origin } => {
+                self.remember(origin);
+                self.apply_reopened(params.as_ref());
+            }
+            Event::RunForked { sequence, params, .. } => {
+                self.apply_forked(*sequence, params.as_ref());
+            }
             Event::OnFailureStarted {} => {
                 self.phase = Phase::Handling;
                 self.handler_stopping = false;
@@ -282,11 +289,12 @@ impl State {
                 detail.started = true;
                 detail.by.clone_from(agent);
             }
-            Event::AttemptFailed { attempt, error, by, retry_at, fallback, .. } => {
+            Event::AttemptFailed { attempt, error, by, retry_at, fallback, touched, .. } => {
                 let instance = &mut self.instances[n.index()];
                 instance.attempt = attempt + 1;
                 instance.fallback = *fallback;
                 let detail = instance.detail_mut();
+                detail.touch(touched);
                 detail.error = Some(error.clone());
                 detail.by.clone_from(by);
                 detail.retry_at = Some(*retry_at);
@@ -326,15 +334,16 @@ impl State {
     /// Takes in how a step ended.
     fn apply_end(&mut self, n: InstanceId, event: &Event, at: Instant) {
         match event {
-            Event::StepSucceeded { output, by, undo, checkpoint, .. } => {
+            Event::StepSucceeded { output, by, undo, checkpoint, touched, .. } => {
                 self.take_signal(n);
                 let instance = &mut self.instances[n.index()];
                 instance.output.clone_from(output);
-                if by.is_some() || undo.is_some() {
+                if by.is_some() || undo.is_some() || !touched.is_empty() {
                     let detail = instance.detail_mut();
                     detail.by.clone_from(by);
                     detail.undo.clone_from(undo);
                     detail.error = None;
+                    detail.touch(touched);
                 }
                 self.settle(n, Status::Success, at);
                 match self.node(n).kind {
@@ -343,12 +352,17 @@ impl State {
                     NodeKind::Loop { .. } => self.instances[n.index()].output = self.output(n),
                     _ => {}
                 }
-                if checkpoint.is_some() {
-                    self.checkpointed = self.completions.len();
+                if let Some(name) = checkpoint {
+                    let (name, sequence) = (Arc::clone(name), self.sequence());
+                    self.checkpoints.push_back(CheckpointMark { name, sequence, at, step: n });
+                    if self.checkpoints.len() > limits::CHECKPOINTS_MAX {
+                        self.checkpoints.pop_front();
+                    }
                 }
             }
-            Event::StepFailed { error, stops, by, .. } => {
+            Event::StepFailed { error, stops, by, touched, .. } => {
                 let detail = self.instances[n.index()].detail_mut();
+                detail.touch(touched);
                 detail.error = Some(error.clone());
                 if by.is_some() {
                     detail.by.clone_from(by);
@@ -356,57 +370,23 @@ impl State {
                 self.settle(n, Status::Failure, at);
                 self.note_failure(n, error, *stops);
             }
-            Event::StepSkipped { reason, .. } => {
+            Event::StepSkipped { reason, touched, .. } => {
+                if !touched.is_empty() {
+                    self.instances[n.index()].detail_mut().touch(touched);
+                }
                 let status = match reason {
                     SkipReason::Condition | SkipReason::NotConfigured => Status::Skipped,
                     SkipReason::NotStarted => Status::NotStarted,
                 };
                 self.settle(n, status, at);
             }
-            Event::StepCancelled { .. } => self.settle(n, Status::Cancelled, at),
-            _ => debug_assert!(false, "every event of a step is taken in"),
-        }
-    }
-
-    fn apply_rollback(&mut self, event: &Event, at: Instant) {
-        if let Event::RollbackStarted { steps, not_undoable } = event {
-            self.phase = Phase::RollingBack;
-            self.timers.retain(|(_, timer)| *timer != Timer::Run);
-            self.rollback = Some(Rollback {
-                steps: steps.clone(),
-                done: 0,
-                complete: not_undoable.is_empty(),
-                stuck: false,
-                current: None,
-            });
-            return;
-        }
-        let Some(rollback) = self.rollback.as_mut() else {
-            debug_assert!(false, "an undo belongs to a rollback");
-            return;
-        };
-        match event {
-            Event::UndoQueued { order, .. } => {
-                rollback.current = Some((order.clone(), 1, None, at));
-            }
-            Event::UndoSucceeded { n, .. } => {
-                rollback.current = None;
-                rollback.done += 1;
-                self.instances[n.index()].detail_mut().undone = true;
-            }
-            Event::UndoFailed { attempt, retry_at: Some(retry_at), .. } => {
-                if let Some((_, current, not_before, _)) = rollback.current.as_mut() {
-                    *current = attempt + 1;
-                    *not_before = Some(*retry_at);
+            Event::StepCancelled { touched, .. } => {
+                if !touched.is_empty() {
+                    self.instances[n.index()].detail_mut().touch(touched);
                 }
+                self.settle(n, Status::Cancelled, at);
             }
-            Event::UndoFailed { .. } => {
-                rollback.current = None;
-                rollback.complete = false;
-                rollback.stuck = true;
-            }
-            Event::RollbackEnded { complete } => rollback.complete = *complete,
-            _ => debug_assert!(false, "every event of a rollback is taken in"),
+            _ => debug_assert!(false, "every event of a step is taken in"),
         }
     }
 
@@ -438,8 +418,10 @@ impl State {
         let first = self.instances[n.index()].status == Status::Pending;
         self.set_status(n, status);
         if first {
+            let begun = self.sequence();
             let instance = &mut self.instances[n.index()];
             instance.ready_at = at;
+            instance.begun = begun;
             self.scopes[instance.scope.index()].active += 1;
             if let Some(deadline) = self.graph.node(instance.node).deadline {
                 self.timers.insert((at.after(deadline), Timer::Deadline(n)));
@@ -477,8 +459,10 @@ impl State {
             self.remove_timers(n);
         }
         self.set_status(n, status);
+        let ended = self.sequence();
         let instance = &mut self.instances[n.index()];
         instance.settled_at = at;
+        instance.ended = ended;
         let owed = instance.detail().and_then(|detail| detail.retry_at);
         if status != Status::Success && owed.is_some_and(|retry_at| retry_at > at) {
             // The attempt that was owed is not made any more.
@@ -556,6 +540,7 @@ impl State {
         item: Option<Arc<Value>>,
     ) -> ScopeId {
         let id = ScopeId(u32::try_from(self.scopes.len()).unwrap_or(u32::MAX));
+        let opened = if id.0 == 0 { 0 } else { self.sequence() };
         let first = u32::try_from(self.instances.len()).unwrap_or(u32::MAX);
         let graph = Arc::clone(&self.graph);
         let nodes = &graph.list(list).nodes;
@@ -567,6 +552,7 @@ impl State {
             item,
             unsettled: u32::try_from(nodes.len()).unwrap_or(u32::MAX),
             active: 0,
+            opened,
             dead: false,
         });
         for &node in nodes {
@@ -581,6 +567,8 @@ impl State {
                 fallback: 0,
                 ready_at: Instant::default(),
                 settled_at: Instant::default(),
+                begun: 0,
+                ended: 0,
                 output: None,
                 detail: None,
             });
@@ -606,7 +594,12 @@ impl State {
         }
     }
 
-    fn remember(&mut self, origin: &Origin) {
+    /// The sequence of the last event, as instances keep it.
+    pub(crate) fn sequence(&self) -> u32 {
+        u32::try_from(self.version).unwrap_or(u32::MAX)
+    }
+
+    pub(crate) fn remember(&mut self, origin: &Origin) {
         let Some(request) = &origin.request else { return };
         if self.requests.insert(request.id.clone(), request.body.clone()).is_none() {
             self.request_order.push_back(request.id.clone());
@@ -630,6 +623,7 @@ impl State {
         self.cancel = None;
         self.failure = None;
         self.rollback = None;
+        self.planned = None;
         self.ended = None;
         self.touched.clear();
         self.work.clear();
@@ -665,6 +659,12 @@ impl State {
         }
         instance.attempts_before = instance.attempt;
         instance.fallback = 0;
+        instance.ended = 0;
+        let mut former_children = detail.former_children;
+        if let Some(WaitingFor::Child(child)) = &detail.waiting_for {
+            former_children.push(child.run);
+        }
+        let (touched, generation) = (detail.touched, detail.generation);
         if was_open {
             instance.status = Status::Open;
             instance.detail = Some(Box::new(Detail {
@@ -676,11 +676,15 @@ impl State {
             }));
         } else {
             instance.status = Status::Pending;
+            if !touched.is_empty() || generation > 0 || !former_children.is_empty() {
+                let kept = Detail { touched, generation, former_children, ..Detail::default() };
+                instance.detail = Some(Box::new(kept));
+            }
         }
     }
 
     /// Computes all counters anew from the statuses.
-    fn recount(&mut self) {
+    pub(crate) fn recount(&mut self) {
         let graph = Arc::clone(&self.graph);
         let count = |wanted: fn(Status) -> bool, instances: &[Instance]| {
             let found = instances.iter().filter(|instance| wanted(instance.status)).count();

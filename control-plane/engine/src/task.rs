@@ -123,6 +123,9 @@ pub struct TaskOrder {
     pub begun_by: Option<AgentRef>,
     /// The epoch under which the run is owned; part of the lease token.
     pub epoch: u64,
+    /// An undo of which only the action to undo is known: `action` names that one, and the agent
+    /// that gets the task declares by what it is undone.
+    pub undo_of: bool,
 }
 
 /// How an agent says that an action is undone.
@@ -131,6 +134,8 @@ pub struct TaskOrder {
 pub enum DeclaredUndo {
     /// By this action of the same agent type.
     Action(String),
+    /// By this action of the same agent type, which needs what the action gave.
+    ActionWithOutput(String),
     /// Not at all.
     NotUndoable,
     /// It only reads.
@@ -145,6 +150,25 @@ pub struct AgentRef {
     pub agent_type: Arc<str>,
     /// The process.
     pub instance: Arc<str>,
+}
+
+/// An agent that may have begun an attempt of a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Touch {
+    /// Who; `None`: some agent of the step's type, nobody knows which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentRef>,
+    /// How it says that the action is undone; `None`: it is asked when the undo is given to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<DeclaredUndo>,
+}
+
+impl Touch {
+    /// Somebody, of whom nothing is known.
+    #[must_use]
+    pub fn unknown() -> Self {
+        Self { agent: None, undo: None }
+    }
 }
 
 /// Whether a failure may pass.
@@ -187,6 +211,10 @@ pub struct TaskReport {
     pub agent: Option<AgentRef>,
     /// What came of it.
     pub outcome: TaskOutcome,
+    /// Agents that may have begun this attempt, and of whom it is not certain that they changed
+    /// nothing; without the one by whom it succeeded.
+    #[serde(default)]
+    pub touched: Vec<Touch>,
 }
 
 /// What came of a task.

@@ -19,6 +19,8 @@ pub enum RunStatus {
     Waiting,
     /// A person paused it.
     Paused,
+    /// Its rollback waits for a person.
+    Stuck,
     /// It ended.
     Ended(EndedStatus),
 }
@@ -55,6 +57,7 @@ impl RunStatus {
             Self::Running => "running",
             Self::Waiting => "waiting",
             Self::Paused => "paused",
+            Self::Stuck => "stuck",
             Self::Ended(EndedStatus::Success) => "success",
             Self::Ended(EndedStatus::Failure) => "failure",
             Self::Ended(EndedStatus::Cancelled) => "cancelled",
@@ -185,6 +188,9 @@ impl State {
         if let Some(ended) = &self.ended {
             return RunStatus::Ended(ended.status.into());
         }
+        if self.is_stuck() {
+            return RunStatus::Stuck;
+        }
         if self.paused {
             return RunStatus::Paused;
         }
@@ -200,7 +206,12 @@ impl State {
     /// no word is due of a child run's end or of a key.
     #[must_use]
     pub fn only_waits(&self) -> bool {
-        let open = matches!(self.phase, Phase::Running | Phase::Handling);
+        let open = match (self.phase, &self.rollback) {
+            (Phase::Running | Phase::Handling, _) => true,
+            // Everything that is left waits for a person.
+            (Phase::RollingBack, Some(rollback)) => rollback.out == 0 && rollback.stuck > 0,
+            _ => false,
+        };
         open && self.busy == 0 && self.work.is_empty() && !self.is_owed_word()
     }
 
@@ -244,7 +255,11 @@ impl State {
         let Some(instance) = self.instances.get(key.instance.index()) else { return false };
         match key.purpose {
             Purpose::Do => instance.status.is_settled(),
-            Purpose::Undo => instance.detail().is_some_and(|detail| detail.undone),
+            Purpose::Undo => {
+                let unit = self.rollback.as_ref().and_then(|rollback| rollback.unit(key.instance));
+                let undone = instance.detail().is_some_and(|detail| detail.undone);
+                unit.map_or(undone, |unit| unit.state.is_settled())
+            }
         }
     }
 

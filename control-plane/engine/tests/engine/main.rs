@@ -3,5 +3,6 @@
 mod endings;
 mod properties;
 mod recovery;
+mod rollback;
 mod scenarios;
 mod world;

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use engine::event::Ending;
-use engine::{Command, RunStatus};
+use engine::{Command, Event, InstanceId, RunStatus};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -191,11 +191,14 @@ proptest! {
         if world.ended == Some(Ending::Success) {
             prop_assert!(undone.is_empty());
         } else {
-            let appended: Vec<&str> = world.done.iter().map(|done| &**done)
+            let mut appended: Vec<&str> = world.done.iter().map(|done| &**done)
                 .filter(|done| !done.starts_with("undo ") && last(done).starts_with("append"))
                 .collect();
-            let expected: Vec<&str> = appended.into_iter().rev().collect();
-            prop_assert_eq!(undone, expected, "{}", text);
+            let mut sorted = undone.clone();
+            appended.sort_unstable();
+            sorted.sort_unstable();
+            prop_assert_eq!(sorted, appended, "{}", text);
+            check_order_of_undos(&world)?;
             prop_assert_eq!(world.ended, Some(Ending::RolledBack));
         }
     }
@@ -205,6 +208,30 @@ proptest! {
         let text = yaml(&whole);
         prop_assert_eq!(lived(&text, seed, None).journal, lived(&text, seed, None).journal);
     }
+}
+
+/// What began when a step had ended may rest on it, so it is undone before the undo of that step
+/// begins.
+fn check_order_of_undos(world: &World) -> Result<(), TestCaseError> {
+    let place = |wanted: &dyn Fn(&Event) -> bool| {
+        world.journal.iter().position(|(_, event)| wanted(event)).unwrap_or(usize::MAX)
+    };
+    let undone: Vec<InstanceId> = (world.journal.iter())
+        .filter_map(|(_, event)| match event {
+            Event::UndoSucceeded { n, .. } => Some(*n),
+            _ => None,
+        })
+        .collect();
+    for &first in &undone {
+        let ended = place(&|e| matches!(e, Event::StepSucceeded { n, .. } if *n == first));
+        let undo = place(&|e| matches!(e, Event::UndoQueued { n, .. } if *n == first));
+        for &second in &undone {
+            let begun = place(&|e| matches!(e, Event::StepQueued { n, .. } if *n == second));
+            let gone = place(&|e| matches!(e, Event::UndoSucceeded { n, .. } if *n == second));
+            prop_assert!(first == second || begun < ended || gone < undo);
+        }
+    }
+    Ok(())
 }
 
 /// The last part of a path.

@@ -145,7 +145,8 @@ impl World {
     pub(crate) fn report(&mut self, order: &TaskOrder, outcome: TaskOutcome) {
         let agent = Some(AgentRef { agent_type: Arc::from("echo"), instance: Arc::from("a") });
         let (key, attempt) = (order.key, order.attempt);
-        self.ask(Command::Report(TaskReport { key, attempt, agent, outcome })).unwrap();
+        self.ask(Command::Report(TaskReport { key, attempt, agent, outcome, touched: Vec::new() }))
+            .unwrap();
     }
 
     pub(crate) fn ask(&mut self, command: Command) -> Result<(), Rejection> {
@@ -190,6 +191,7 @@ impl World {
                         attempt: order.attempt,
                         agent: None,
                         outcome: TaskOutcome::Cancelled,
+                        touched: Vec::new(),
                     }));
                 }
             }
@@ -218,6 +220,8 @@ impl World {
             }
             Effect::Proceed { .. }
             | Effect::CancelChild { .. }
+            | Effect::RollBackChild { .. }
+            | Effect::RolledBackForParent { .. }
             | Effect::Release { .. }
             | Effect::Hold(_) => {}
         }

@@ -156,7 +156,13 @@ impl Life {
 
     fn report(&mut self, order: &TaskOrder, outcome: TaskOutcome) {
         let agent = Some(AgentRef { agent_type: Arc::from("echo"), instance: Arc::from("a") });
-        let report = TaskReport { key: order.key, attempt: order.attempt, agent, outcome };
+        let report = TaskReport {
+            key: order.key,
+            attempt: order.attempt,
+            agent,
+            outcome,
+            touched: Vec::new(),
+        };
         self.past.push(report.clone());
         self.run.ask(Command::Report(report));
     }
@@ -173,7 +179,7 @@ impl Life {
             _ => TaskOutcome::Succeeded { output: "1".into(), undo: DeclaredUndo::NotUndoable },
         };
         let key = TaskKey { run, instance, purpose };
-        Command::Report(TaskReport { key, attempt, agent: None, outcome })
+        Command::Report(TaskReport { key, attempt, agent: None, outcome, touched: Vec::new() })
     }
 
     fn decision(&self, choices: &mut Choices<'_>) -> Command {
@@ -210,6 +216,7 @@ impl Life {
                     attempt: 0,
                     agent: None,
                     outcome: TaskOutcome::Cancelled,
+                    touched: Vec::new(),
                 })
             }
             Effect::Acquire(acquire) if !acquire.held => {
