@@ -312,3 +312,5 @@ pub const CHILDREN_LOOK_EVERY: Duration = Duration::from_secs(30);
 pub const OWNERS_GONE_MAX: usize = 10_000;
 /// How many unknown owners are asked about at once.
 pub const OWNERS_ASKED_MAX: usize = 10_000;
+/// How many events a run may take over from another one.
+pub const EVENTS_FORKED_MAX: usize = 20_000;

@@ -295,7 +295,8 @@ impl Schedules {
         start.tenant.clone_from(&id.tenant);
         start.origin = Origin { actor: format!("schedule:{}", id.schedule), request: None };
         start.labels = BTreeMap::from([("scheduled_for".to_owned(), at.to_rfc3339())]);
-        let new = NewRun { id: run, graph: Arc::clone(graph), started: start, request: None };
+        let new =
+            NewRun { id: run, graph: Arc::clone(graph), started: start, request: None, fork: None };
         match self.runs.start(new).await {
             Ok(_) => Ok(Fired::Done),
             Err(error @ (runs::Error::Overloaded(_) | runs::Error::Unavailable(_))) => {

@@ -55,7 +55,7 @@ async fn serve(core: &Core, shutdown: &CancellationToken) {
 async fn run_one(core: &Core, graph: &Arc<engine::graph::Graph>, n: u64) -> RunId {
     let id = RunId::at_instant(core.runs.clock().now(), &n.to_string());
     let started = started(graph, "{}".into(), core.runs.epoch());
-    let new = NewRun { id, graph: Arc::clone(graph), started, request: None };
+    let new = NewRun { id, graph: Arc::clone(graph), started, request: None, fork: None };
     let mut news = core.runs.watch(id);
     core.runs.start(new).await.unwrap();
     loop {

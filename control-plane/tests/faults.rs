@@ -64,7 +64,7 @@ impl Rig {
         let sibling = |graph: &&Arc<Graph>| (graph.name.to_string(), graph.hash.to_string());
         started.siblings = siblings.iter().map(sibling).collect();
         let id = RunId::at_instant(self.runs.clock().now(), &n.to_string());
-        NewRun { id, graph: Arc::clone(graph), started, request: None }
+        NewRun { id, graph: Arc::clone(graph), started, request: None, fork: None }
     }
 
     async fn start(&self, graph: &Arc<Graph>, n: u32, siblings: &[&Arc<Graph>]) -> RunId {
@@ -196,6 +196,7 @@ async fn a_start_that_comes_while_a_lost_one_is_looked_for_is_carried_out() {
         graph: Arc::clone(&new.graph),
         started: new.started.clone(),
         request: None,
+        fork: None,
     };
     rig.store.set_unavailable(true);
     assert!(matches!(rig.runs.start(again()).await, Err(Error::Unavailable(_))));

@@ -39,6 +39,6 @@ pub use event::Event;
 pub use id::{ContentHash, InstanceId, Instant, RunId};
 pub use instance::Status;
 pub use rejection::Rejection;
-pub use rollback::{CheckpointView, ForkError, RollbackStatus, RollbackView, UndoView, fork};
+pub use rollback::{CheckpointView, RollbackStatus, RollbackView, UndoView, fork};
 pub use state::{Phase, State};
 pub use view::{Counts, EndedStatus, RunStatus, StepView, Waiting};

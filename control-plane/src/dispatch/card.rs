@@ -169,7 +169,14 @@ fn check_actions(
         check_schema(&format!("{field}.input_schema"), action.input_schema.as_ref(), violations);
         check_schema(&format!("{field}.output_schema"), action.output_schema.as_ref(), violations);
         let undo = match action.undo.as_ref().and_then(|undo| undo.way.as_ref()) {
-            Some(v1::undo::Way::Action(name)) => DeclaredUndo::Action(name.clone()),
+            Some(v1::undo::Way::Action(name)) => {
+                let needs_output = action.undo.as_ref().is_some_and(|undo| undo.needs_output);
+                if needs_output {
+                    DeclaredUndo::ActionWithOutput(name.clone())
+                } else {
+                    DeclaredUndo::Action(name.clone())
+                }
+            }
             Some(v1::undo::Way::NothingToUndo(_)) => DeclaredUndo::Nothing,
             Some(v1::undo::Way::NotUndoable(_)) | None => DeclaredUndo::NotUndoable,
         };

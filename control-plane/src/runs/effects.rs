@@ -153,6 +153,18 @@ impl Effects {
                 self.start_child(state, instance, &path, *child);
             }
             Effect::CancelChild { run: child, reason } => self.cancel_child(child, reason),
+            Effect::RollBackChild { instance, run: child } => {
+                let parent = Parent { run, instance, depth: 0 };
+                self.children.undoes(child, parent);
+                let runs = self.runs.clone();
+                self.errand(async move { roll_back_child(&runs, parent, child).await });
+            }
+            Effect::RolledBackForParent { complete } => {
+                if let Some(parent) = state.started().parent {
+                    let runs = self.runs.clone();
+                    self.errand(async move { tell_undone(&runs, parent, run, complete).await });
+                }
+            }
             Effect::Notify { instance, channels, message } => {
                 self.notify(run, instance, channels, message);
             }
@@ -320,6 +332,7 @@ async fn start_child(runs: &Runs, above: &Above, child: &Child) -> Result<Option
             graph: Arc::clone(&graph),
             started: start.clone(),
             request: None,
+            fork: None,
         };
         match runs.start(new).await {
             Ok(Started::New(_)) => return Ok(None),
@@ -404,6 +417,22 @@ async fn resolve(
     }
 }
 
+/// Has a child run undo all that it has done; one that never was has done nothing.
+pub(super) async fn roll_back_child(runs: &Runs, parent: Parent, child: RunId) {
+    let asked =
+        ask_until_answered(|| runs.ask(child, Command::RollBackForParent { parent: parent.run }))
+            .await;
+    if let Err(Error::NotFound(_)) = asked {
+        tell_undone(runs, parent, child, true).await;
+    }
+}
+
+/// Tells a run that its child was rolled back, or could not be.
+pub(super) async fn tell_undone(runs: &Runs, parent: Parent, child: RunId, complete: bool) {
+    let instance = parent.instance;
+    persist(|| runs.ask(parent.run, Command::ChildRolledBack { instance, child, complete })).await;
+}
+
 pub(super) async fn report_end(
     runs: &Runs,
     parent: Parent,
@@ -427,6 +456,15 @@ where
     F: Fn() -> Asked,
     Asked: Future<Output = Result<(), Error>>,
 {
+    drop(ask_until_answered(ask).await);
+}
+
+/// The same, with what came of it.
+async fn ask_until_answered<F, Asked>(ask: F) -> Result<(), Error>
+where
+    F: Fn() -> Asked,
+    Asked: Future<Output = Result<(), Error>>,
+{
     let mut pause = limits::STORE_RETRY_MIN;
     loop {
         match ask().await {
@@ -434,7 +472,7 @@ where
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(limits::STORE_RETRY_MAX);
             }
-            _ => return,
+            answered => return answered,
         }
     }
 }

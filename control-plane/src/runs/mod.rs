@@ -19,7 +19,7 @@ mod write_path;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use engine::event::{Origin, Parent, RunStarted};
+use engine::event::{Origin, Parent, RollbackTo, RunStarted};
 use engine::graph::Graph;
 use engine::{Command, Event, Instant, Rejection, RunId, State};
 use store::{Commit, JournalRow, OwnerId, RequestRow, RunRow, Store};
@@ -53,6 +53,19 @@ pub struct NewRun {
     pub started: RunStarted,
     /// The request that asks for it.
     pub request: Option<RequestRow>,
+    /// What it takes over from another run.
+    pub fork: Option<Box<Fork>>,
+}
+
+/// What a run takes over from another one.
+#[derive(Debug)]
+pub struct Fork {
+    /// The other run.
+    pub of: Arc<State>,
+    /// Its journal, from the first event on.
+    pub journal: Vec<(Event, Instant)>,
+    /// The checkpoint up to which.
+    pub from: RollbackTo,
 }
 
 /// What became of a start.
@@ -186,6 +199,27 @@ impl Runs {
     /// `NotFound`, `Unavailable` or `Stuck`.
     pub async fn read(&self, run: RunId) -> Result<(RunRow, State), Error> {
         self.shared.fold(run).await
+    }
+
+    /// All events of a run, decoded.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`, `Stuck`, or `Overloaded` when there are too many to take over.
+    pub async fn events(&self, run: RunId) -> Result<Vec<(Event, Instant)>, Error> {
+        let found = self.shared.store.fold(run).await.map_err(unavailable)?;
+        let (_, journal) = found.ok_or(Error::NotFound(run))?;
+        if journal.len() > limits::EVENTS_FORKED_MAX {
+            let (count, max) = (journal.len(), limits::EVENTS_FORKED_MAX);
+            return Err(Error::Overloaded(format!(
+                "its journal has {count} events; a run takes over {max} at most"
+            )));
+        }
+        let decode = |row: &JournalRow| {
+            let event = Event::decode(row.kind, &row.body);
+            event.map(|event| (event, Instant(row.at)))
+        };
+        let events: Result<Vec<_>, _> = journal.iter().map(decode).collect();
+        events.map_err(|error| Error::Stuck(run, error.to_string()))
     }
 
     /// What is wrong with a run that is stuck.

@@ -13,7 +13,7 @@ use serde_json::json;
 use store::{Commit, DeadLetterRow, JournalRow, OwnerId, RequestRow, RunRow};
 use tokio::sync::oneshot;
 
-use super::{Answered, Error, NewRun, Started, TENANT_DEFAULT};
+use super::{Answered, Error, Fork, NewRun, Started, TENANT_DEFAULT};
 use crate::dispatch::{Answer, Batch, ReportAck};
 use crate::limits;
 
@@ -270,8 +270,14 @@ fn ending(events: &[Event]) -> Option<Ending> {
 
 /// The first transition of a run.
 pub(crate) fn decide_start(new: NewRun, reply: Reply, now: Instant, owner: OwnerId) -> Decided {
-    let NewRun { id, graph, started, request } = new;
-    let decided = catch_unwind(AssertUnwindSafe(|| engine::start(id, graph, started, now)));
+    let NewRun { id, graph, started, request, fork } = new;
+    let decided = catch_unwind(AssertUnwindSafe(|| match fork {
+        None => engine::start(id, graph, started, now),
+        Some(fork) => {
+            let Fork { of, journal, from } = *fork;
+            engine::fork(id, &of, &journal, &from, started, now)
+        }
+    }));
     match decided {
         Err(panic) => {
             reply.refuse(Error::Stuck(id, "the engine failed".to_owned()));
@@ -309,6 +315,7 @@ pub(crate) fn status_number(status: RunStatus) -> i16 {
         RunStatus::Running => Wire::Running,
         RunStatus::Waiting => Wire::Waiting,
         RunStatus::Paused => Wire::Paused,
+        RunStatus::Stuck => Wire::Stuck,
         RunStatus::Ended(EndedStatus::Success) => Wire::Success,
         RunStatus::Ended(EndedStatus::Failure) => Wire::Failure,
         RunStatus::Ended(EndedStatus::Cancelled) => Wire::Cancelled,
@@ -408,7 +415,7 @@ fn dead_letters(state: &State, events: &[Event], now: Instant) -> Vec<DeadLetter
     let retried = events.iter().rposition(|event| matches!(event, Event::RunRetried { .. }));
     let events = &events[retried.map_or(0, |at| at + 1)..];
     for event in events {
-        let Event::StepFailed { n, step, error, stops, by } = event else { continue };
+        let Event::StepFailed { n, step, error, stops, by, .. } = event else { continue };
         let Some(action) = state.action_of(*n) else { continue };
         if *stops == Stops::Nothing {
             continue;

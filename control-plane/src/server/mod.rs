@@ -16,6 +16,7 @@ use contracts::v1::dead_letter_service_server::DeadLetterServiceServer;
 use contracts::v1::lending_service_server::LendingServiceServer;
 use contracts::v1::orchestrator_service_server::OrchestratorServiceServer;
 use contracts::v1::peer_service_server::PeerServiceServer;
+use contracts::v1::recovery_service_server::RecoveryServiceServer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding::{Gzip, Zstd};
@@ -39,15 +40,17 @@ use crate::service::dead_letter::DeadLetterApi;
 use crate::service::lending::LendingApi;
 use crate::service::orchestrator::OrchestratorApi;
 use crate::service::peer::PeerApi;
+use crate::service::recovery::RecoveryApi;
 use crate::service::{Context, auth};
 use connection::Connections;
 
 /// The services whose health is told, each by its name.
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 5] = [
     "",
     <OrchestratorServiceServer<OrchestratorApi> as NamedService>::NAME,
     <AgentServiceServer<AgentApi> as NamedService>::NAME,
     <DeadLetterServiceServer<DeadLetterApi> as NamedService>::NAME,
+    <RecoveryServiceServer<RecoveryApi> as NamedService>::NAME,
 ];
 
 /// Why a server cannot serve.
@@ -175,6 +178,7 @@ fn services(context: &Context) -> Routes {
     }
     let orchestrator = OrchestratorServiceServer::new(OrchestratorApi::new(context.clone()));
     let dead_letter = DeadLetterServiceServer::new(DeadLetterApi::new(context.clone()));
+    let recovery = RecoveryServiceServer::new(RecoveryApi::new(context.clone()));
     let agent = AgentServiceServer::new(AgentApi::new(
         context.dispatcher.clone(),
         context.stopping.clone(),
@@ -188,6 +192,7 @@ fn services(context: &Context) -> Routes {
         .max_encoding_message_size(limits::LINK_MESSAGE_BYTES_MAX);
     Routes::new(bounded!(orchestrator))
         .add_service(bounded!(dead_letter))
+        .add_service(bounded!(recovery))
         .add_service(bounded!(agent))
         .add_service(lending)
         .add_service(peer)

@@ -191,6 +191,7 @@ pub fn run_status(status: RunStatus) -> v1::RunStatus {
         RunStatus::Running => v1::RunStatus::Running,
         RunStatus::Waiting => v1::RunStatus::Waiting,
         RunStatus::Paused => v1::RunStatus::Paused,
+        RunStatus::Stuck => v1::RunStatus::Stuck,
         RunStatus::Ended(EndedStatus::Success) => v1::RunStatus::Success,
         RunStatus::Ended(EndedStatus::Failure) => v1::RunStatus::Failure,
         RunStatus::Ended(EndedStatus::Cancelled) => v1::RunStatus::Cancelled,

@@ -58,9 +58,11 @@ pub async fn diagnose(
             since: why.since.map(|since| run::ago(context, since)),
         });
     }
-    if let Some((path, key)) = state.undo_owed()
-        && let Some(why) = context.dispatcher.why(&key)
-    {
+    for (path, key) in state.undos_owed() {
+        if findings.len() >= limits::FINDINGS_MAX {
+            break;
+        }
+        let Some(why) = context.dispatcher.why(&key) else { continue };
         findings.push(v1::Finding {
             step: path.to_string(),
             cause: format!("its undo waits: {}", why.cause),
@@ -68,8 +70,29 @@ pub async fn diagnose(
             since: Some(run::ago(context, why.since)),
         });
     }
+    findings.extend(undos_for_a_person(id, &state).take(limits::FINDINGS_MAX));
     let status = convert::run_status(state.status()).into();
     Ok(v1::DiagnoseRunResponse { status, findings })
+}
+
+/// Undos that failed for good: nothing goes on before a person has decided.
+fn undos_for_a_person(
+    id: engine::RunId,
+    state: &engine::State,
+) -> impl Iterator<Item = v1::Finding> {
+    let undos = state.rollbacks().into_iter().flat_map(|rollback| rollback.undos);
+    undos.filter(|undo| undo.status == "stuck").map(move |undo| {
+        let why = undo.error.map_or_else(String::new, |error| error.message);
+        v1::Finding {
+            step: undo.path.to_string(),
+            cause: format!("its undo failed for good: {why}"),
+            remedy: format!(
+                "decide: `orchestrator rollback decide {id} {} retry|done|skip --comment WHY`",
+                undo.path
+            ),
+            since: None,
+        }
+    })
 }
 
 fn stuck(why: &str) -> v1::Finding {

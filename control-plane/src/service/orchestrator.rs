@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::auth::Principal;
 use super::request::Mark;
 use super::status::Refusal;
-use super::{Context, convert, diagnose, replica, run, start_runs, watch, workflow};
+use super::{Context, convert, diagnose, replica, rollback, run, start_runs, watch, workflow};
 use crate::limits;
 
 /// Serves `OrchestratorService`.
@@ -141,12 +141,7 @@ impl OrchestratorService for OrchestratorApi {
         &self,
         request: Request<v1::ResumeRunRequest>,
     ) -> Result<Response<v1::ResumeRunResponse>, Status> {
-        let who = Principal::of(&request);
-        let v1::ResumeRunRequest { run_id, request_id } = request.into_inner();
-        let mark = Mark::new(&request_id, "ResumeRun", &[run_id.as_bytes()])?;
-        let command = |origin| Command::Resume { origin };
-        let run = run::ask(&self.context, &who, &run_id, mark.as_ref(), command).await?;
-        Ok(Response::new(v1::ResumeRunResponse { run: Some(run) }))
+        pass_on!(self, request, rollback::resume)
     }
 
     async fn signal_run(

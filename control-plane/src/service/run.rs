@@ -19,6 +19,9 @@ use super::{Context, convert, page, workflow};
 use crate::limits;
 use crate::runs::{NewRun, Started, started};
 
+/// The status of rows whose rollback waits for a person.
+const STUCK: i32 = v1::RunStatus::Stuck as i32;
+
 /// What is to be started.
 pub(super) struct Plan {
     pub(super) main: Unit,
@@ -82,7 +85,7 @@ pub async fn start(
     let clock = &**context.runs.clock();
     let id = crate::ids::run_id(clock);
     let request = mark.map(|mark| mark.row(who, Some(id), clock.now()));
-    let new = NewRun { id, graph: Arc::clone(graph), started, request };
+    let new = NewRun { id, graph: Arc::clone(graph), started, request, fork: None };
     let (Started::New(id) | Started::Before(id)) = context.runs.start(new).await?;
     Ok(v1::StartRunResponse { run: Some(shown(context, id).await?), complaints })
 }
@@ -177,7 +180,7 @@ pub async fn list(
     let store = context.runs.store();
     let wanted = RunFilter { tenant: Some(who.tenant.clone()), ..filter.rows };
     let mut runs = Vec::new();
-    // Stuck runs are known to this process alone, so rows are looked through for them.
+    // Runs that a defect stopped are known to this process alone, so rows are looked through.
     for _ in 0..limits::PAGES_LOOKED_THROUGH_MAX {
         let limit = if filter.stuck { limits::PAGE_SIZE_MAX } else { size };
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
@@ -186,7 +189,8 @@ pub async fn list(
         for row in &rows {
             after = Some(Cursor { at: row.created_at, id: row.run_id });
             let stuck = context.runs.why_stuck(row.run_id);
-            if !filter.stuck || stuck.is_some() {
+            let is_stuck = stuck.is_some() || i32::from(row.status) == STUCK;
+            if !filter.stuck || is_stuck {
                 runs.push(convert::run(row, stuck));
             }
             if runs.len() == size {
@@ -312,7 +316,7 @@ pub async fn row(context: &Context, id: RunId) -> Result<RunRow, Refusal> {
 }
 
 /// A run as answers to commands show it.
-async fn shown(context: &Context, id: RunId) -> Result<v1::Run, Refusal> {
+pub(super) async fn shown(context: &Context, id: RunId) -> Result<v1::Run, Refusal> {
     let row = row(context, id).await?;
     Ok(convert::run(&row, context.runs.why_stuck(id)))
 }
@@ -333,9 +337,16 @@ pub async fn basic(context: &Context, row: &RunRow) -> Result<v1::Run, Refusal> 
     if row.ended_at.is_some() {
         let last = store.journal(id, row.version - 1, 1).await?;
         let last = last.first().map(|row| Event::decode(row.kind, &row.body));
-        if let Some(Ok(Event::RunEnded { outputs, .. })) = last {
-            run.outputs = outputs.map(|outputs| convert::payload(&*outputs));
-        }
+        run.outputs = match last {
+            Some(Ok(Event::RunEnded { outputs, .. })) => {
+                outputs.map(|outputs| convert::payload(&*outputs))
+            }
+            // A rollback was planned since it ended.
+            _ => {
+                let (_, state) = context.folded(id).await?;
+                state.outputs().map(|outputs| convert::payload(&**outputs))
+            }
+        };
     }
     Ok(run)
 }

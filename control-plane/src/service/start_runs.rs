@@ -118,7 +118,7 @@ impl Template {
             ..self.started.clone()
         };
         let request = mark.map(|mark| mark.row(&self.who, Some(id), clock.now()));
-        Ok(NewRun { id, graph: Arc::clone(&self.graph), started, request })
+        Ok(NewRun { id, graph: Arc::clone(&self.graph), started, request, fork: None })
     }
 }
 

@@ -36,12 +36,16 @@ pub fn code(reason: Reason) -> Code {
         | Reason::RunNotFound
         | Reason::StepNotFound
         | Reason::AgentNotFound
+        | Reason::RollbackNotFound
+        | Reason::CheckpointNotFound
         | Reason::DeadLetterNotFound => Code::NotFound,
         Reason::WorkflowExists | Reason::RequestIdReused => Code::AlreadyExists,
         Reason::RunEnded
         | Reason::RunNotEnded
         | Reason::RunState
         | Reason::StepNotWaiting
+        | Reason::RollbackOpen
+        | Reason::RollbackState
         | Reason::NotRegistered => Code::FailedPrecondition,
         Reason::LimitExceeded | Reason::Overloaded => Code::ResourceExhausted,
         Reason::Unavailable => Code::Unavailable,
@@ -271,6 +275,16 @@ impl From<Rejection> for Refusal {
             Rejection::State(_) | Rejection::TaskNotOut | Rejection::Repeated => {
                 state(Reason::RunState, "STATE")
             }
+            Rejection::RollbackOpen(_) => state(Reason::RollbackOpen, "ROLLBACK_OPEN"),
+            Rejection::RollbackNotApproved(_) => state(Reason::RollbackState, "NOT_APPROVED"),
+            Rejection::UndoNotOpen(_) => state(Reason::RollbackState, "UNDO_NOT_OPEN"),
+            Rejection::RollbackNotFound(number) => {
+                let number = number.to_string();
+                Self::missing(Reason::RollbackNotFound, "rollback", &number, message)
+            }
+            Rejection::CheckpointNotFound(name) => {
+                Self::missing(Reason::CheckpointNotFound, "checkpoint", name, message)
+            }
             Rejection::StepNotFound(step) => {
                 Self::missing(Reason::StepNotFound, "step", step, message)
             }
@@ -322,7 +336,7 @@ mod tests {
     #[test]
     fn every_reason_has_the_code_that_the_contract_names() {
         let contract = include_str!("../../../proto/orchestrator/v1/error.proto");
-        assert_eq!(reasons().len(), 23);
+        assert_eq!(reasons().len(), 27);
         for reason in reasons() {
             let line = format!("  {} = {};", reason.as_str_name(), reason as i32);
             let before = contract.split_once(&line).unwrap().0.trim_end();

@@ -19,8 +19,13 @@ use crate::limits;
 /// What a watch gives.
 pub type Items = ReceiverStream<Result<v1::WatchRunResponse, Status>>;
 
-/// The kind of the event that ends a run.
-const RUN_ENDED: i32 = v1::EventKind::RunEnded as i32;
+/// The kinds of events behind which a run may be over: its end, and what is planned later.
+const MAY_BE_OVER: [i32; 4] = [
+    v1::EventKind::RunEnded as i32,
+    v1::EventKind::RollbackPlanned as i32,
+    v1::EventKind::RollbackApproved as i32,
+    v1::EventKind::RollbackAbandoned as i32,
+];
 
 /// `WatchRun`.
 pub async fn watch(
@@ -151,7 +156,7 @@ impl Watch {
                 }
                 self.after = row.seq;
                 let event = convert::journal_event(self.run, &row);
-                self.may_have_ended = event.kind == RUN_ENDED;
+                self.may_have_ended = MAY_BE_OVER.contains(&event.kind);
                 self.send(Item::Event(event)).await?;
             }
             if is_last {

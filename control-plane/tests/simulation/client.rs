@@ -90,7 +90,7 @@ impl Start<'_> {
             response: None,
         };
         let id = RunId::at_instant(now, &format!("{}/{attempt}", self.request));
-        runs.start(NewRun { id, graph, started: start, request: Some(request) }).await
+        runs.start(NewRun { id, graph, started: start, request: Some(request), fork: None }).await
     }
 }
 

@@ -312,15 +312,12 @@ impl Decider<'_> {
         }
         let (steps, not_undoable) = self.state.to_undo(0, false);
         if steps.is_empty() {
-            let given_up = self.state.rollback.as_ref().is_some_and(|rollback| {
-                rollback.units.iter().any(|unit| matches!(unit.state, UnitState::Skipped))
-            });
-            let complete = not_undoable.is_empty() && !given_up;
+            let complete = not_undoable.is_empty();
             self.effect(Effect::RolledBackForParent { complete });
             return Ok(());
         }
         let number = self.state.planned.as_ref().map_or(self.state.rollbacks + 1, |p| p.number);
-        let origin = Origin { actor: format!("run/{parent}"), request: None };
+        let origin = Origin { actor: actor_above(parent), request: None };
         self.roll_back_ended(number, 0, origin);
         Ok(())
     }
@@ -374,6 +371,22 @@ impl Decider<'_> {
 }
 
 impl State {
+    /// Whether what the run has done is undone for the run above; `None`: that is not over, or was
+    /// not begun.
+    #[must_use]
+    pub fn rolled_back_for(&self, parent: RunId) -> Option<bool> {
+        if self.phase != Phase::Ended {
+            return None;
+        }
+        let (steps, not_undoable) = self.to_undo(0, false);
+        if steps.is_empty() {
+            return Some(not_undoable.is_empty());
+        }
+        let actor = actor_above(parent);
+        let given_up = self.rollback.as_ref().is_some_and(|r| r.origin.actor == actor);
+        given_up.then_some(false)
+    }
+
     /// The attempt of an undo that is made, or would be next.
     fn undo_attempt(&self, n: InstanceId) -> u32 {
         let unit = self.rollback.as_ref().and_then(|rollback| rollback.unit(n));
@@ -406,4 +419,9 @@ impl State {
             .map(Into::into)
             .map_err(|error| task_error(FailureKind::Permanent, "undo", &error.to_string()))
     }
+}
+
+/// Who asks when the run above is rolled back.
+fn actor_above(parent: RunId) -> String {
+    format!("run/{parent}")
 }

@@ -10,14 +10,6 @@ use crate::rejection::Rejection;
 use crate::state::State;
 use crate::task::Json;
 
-/// Why a run cannot be forked.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ForkError {
-    /// The checkpoint is not there, or the params are not JSON.
-    #[error(transparent)]
-    Rejected(#[from] Rejection),
-}
-
 /// Decides the beginning of run `id`, which takes over what `of` had done at the checkpoint `from`.
 /// `journal` is the journal of `of`, with the times of its events, from the first on.
 ///
@@ -30,7 +22,7 @@ pub fn fork(
     from: &RollbackTo,
     started: RunStarted,
     now: Instant,
-) -> Result<(State, Transition), ForkError> {
+) -> Result<(State, Transition), Rejection> {
     let target = of.rollback_target(from)?;
     let mut events: Vec<Event> = Vec::new();
     for (event, _) in journal.iter().skip(1).take((target as usize).saturating_sub(1)) {
@@ -40,7 +32,7 @@ pub fn fork(
     let params: Json = Arc::clone(&started.params);
     let sequence = target.max(1);
     let forked = Event::RunForked { run: of.id, sequence, params: Some(params) };
-    Ok(begin_fork(id, graph, started, events, forked, now)?)
+    begin_fork(id, graph, started, events, forked, now)
 }
 
 /// The event as the new run has it. Each keeps its place, so that sequences mean the same.

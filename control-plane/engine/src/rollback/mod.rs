@@ -8,6 +8,6 @@ mod progress;
 mod reopen;
 mod view;
 
-pub use fork::{ForkError, fork};
+pub use fork::fork;
 pub(crate) use progress::{CheckpointMark, Planned, Rollback, UnitState};
 pub use view::{CheckpointView, RollbackStatus, RollbackView, UndoView};

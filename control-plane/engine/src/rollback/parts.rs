@@ -120,10 +120,15 @@ impl State {
             parts.push(Part::Task { agent: detail.by.clone(), undo: Some(undo.clone()) });
         }
         let done_by = detail.by.as_ref().filter(|_| succeeded).map(|by| &by.agent_type);
-        for Touch { agent, undo } in detail.touched.iter().rev() {
-            let same = agent.as_ref().is_some_and(|agent| Some(&agent.agent_type) == done_by);
-            if !same && *undo != Some(DeclaredUndo::Nothing) {
-                parts.push(Part::Task { agent: agent.clone(), undo: undo.clone() });
+        let name = |touch: &Touch| touch.agent.as_ref().map(|agent| Arc::clone(&agent.agent_type));
+        for touch in detail.touched.iter().rev() {
+            // One undo by an agent type is enough; of an unknown agent its type is known.
+            let of = name(touch).or_else(|| action.agent.clone());
+            let others = detail.touched.iter().filter_map(name).filter(|_| touch.agent.is_none());
+            let same = of.is_some() && of.as_ref() == done_by
+                || others.into_iter().any(|other| Some(other) == of);
+            if !same && touch.undo != Some(DeclaredUndo::Nothing) {
+                parts.push(Part::Task { agent: touch.agent.clone(), undo: touch.undo.clone() });
             }
         }
         parts

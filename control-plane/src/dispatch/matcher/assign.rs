@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
-use engine::task::{Delivery, TaskKey};
+use engine::task::{
+    DeclaredUndo, Delivery, FailureKind, Purpose, TaskKey, TaskOrder, TaskOutcome, Touch,
+};
 
 use super::super::card::ActionSpec;
 use super::super::fair_queue::Head;
@@ -138,6 +140,9 @@ impl Matcher {
 
     pub(super) fn assign(&mut self, key: TaskKey, agent_id: AgentId) {
         self.dequeue(key);
+        if let Some(outcome) = self.name_undo(key, agent_id) {
+            return self.end_waiting(key, outcome);
+        }
         let Some(task) = self.tasks.get_mut(&key) else { return };
         let Some(agent) = self.registry.get_mut(agent_id) else { return };
         let name = &task.order.action;
@@ -151,6 +156,10 @@ impl Matcher {
         let action = spec.unwrap_or_else(|| Arc::new(ActionSpec::undeclared(name)));
         let trial = agent.breakers.get_mut(name).is_some_and(|breaker| breaker.begin(self.now));
         self.lanes.shares.charge(&task.order.fairness_key);
+        if task.claimable && task.order.key.purpose == Purpose::Do {
+            // Who had it under an earlier owner did not come back, and may have begun it.
+            task.touched.push(Touch::unknown());
+        }
         task.claimable = false;
         task.progress = None;
         task.state = State::Out(Box::new(Out {
@@ -180,6 +189,38 @@ impl Matcher {
         self.hand_over(agent_id, key, assignment);
         self.schedule_task(key);
         self.schedule_agent(agent_id);
+    }
+
+    /// Where only the action to undo is known, the agent says by what it is undone. Gives the
+    /// outcome where that is clear without a task.
+    fn name_undo(&mut self, key: TaskKey, agent_id: AgentId) -> Option<TaskOutcome> {
+        let task = self.tasks.get_mut(&key).filter(|task| task.order.undo_of)?;
+        let agent = self.registry.get(agent_id)?;
+        let spec = agent.registration.actions.get(&task.order.action);
+        let final_failure = |code: &str, message: &str| {
+            Some(super::timers::failed(FailureKind::Permanent, code, message.to_owned(), true))
+        };
+        let no_output = task.order.input.ends_with("\"output\":null}");
+        match spec.map(|spec| &spec.undo) {
+            Some(DeclaredUndo::ActionWithOutput(_)) if no_output => {
+                let message = "the undo needs the step's output, and the step gave none";
+                final_failure("undo_needs_output", message)
+            }
+            Some(DeclaredUndo::Action(name) | DeclaredUndo::ActionWithOutput(name)) => {
+                let action = Arc::from(name.as_str());
+                let order = TaskOrder { action, undo_of: false, ..(*task.order).clone() };
+                task.order = Arc::new(order);
+                None
+            }
+            Some(DeclaredUndo::Nothing) => {
+                let (output, undo) = (Arc::from("null"), DeclaredUndo::Nothing);
+                Some(TaskOutcome::Succeeded { output, undo })
+            }
+            Some(DeclaredUndo::NotUndoable) | None => {
+                let message = "the agent says that the action cannot be undone";
+                final_failure("not_undoable", message)
+            }
+        }
     }
 
     fn hand_over(&mut self, agent: AgentId, key: TaskKey, assignment: Assignment) {

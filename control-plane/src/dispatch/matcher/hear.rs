@@ -182,7 +182,8 @@ impl Matcher {
         out.start_again_at = None;
         let (lease, attempt, agent) = (out.lease, task.order.attempt, out.agent);
         let agent = self.registry.get(agent).map(|agent| agent.as_ref());
-        let task = TaskReport { key, attempt, agent, outcome: TaskOutcome::Started };
+        let outcome = TaskOutcome::Started;
+        let task = TaskReport { key, attempt, agent, outcome, touched: Vec::new() };
         let report = Report { task, lease: Some(lease), confidence: None, usage: None };
         self.effects.reports.push((report, Subject::Started { key, lease }));
     }

@@ -35,7 +35,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::task::{Delivery, TaskKey, TaskOrder};
+use engine::task::{Delivery, TaskKey, TaskOrder, Touch};
 use engine::{Instant, RunId};
 
 use self::lanes::Lanes;
@@ -66,6 +66,8 @@ pub(super) struct Task {
     claimable: bool,
     /// Who lost it last; others go first.
     avoid: Option<AgentId>,
+    /// Who had this attempt and lost it: each may have changed something.
+    touched: Vec<Touch>,
     progress: Option<Progress>,
     checkpoint: Option<Checkpoint>,
     timer: Option<Instant>,
@@ -312,6 +314,7 @@ impl Matcher {
             losses: 0,
             claimable: grace.is_some(),
             avoid: None,
+            touched: Vec::new(),
             progress: None,
             checkpoint: self.checkpoints.take(key),
             timer: None,

@@ -1,7 +1,9 @@
 //! How tasks come back: lost and queued again, or ended and reported. A report is kept until
 //! the sink has answered it, and made again when nobody did.
 
-use engine::task::{Delivery, FailureKind, TaskKey, TaskOutcome, TaskReport};
+use engine::task::{
+    DeclaredUndo, Delivery, FailureKind, Purpose, TaskKey, TaskOutcome, TaskReport, Touch,
+};
 
 use std::time::Duration;
 
@@ -64,6 +66,10 @@ impl Matcher {
             self.send(out.agent, Outgoing::LeaseLost { key, lease: Some(out.lease), reason });
         }
         let name = self.registry.get(out.agent).map(|agent| agent.as_ref());
+        // One that gives a task back unharmed has not begun it.
+        if loss != Loss::Released {
+            self.remember_holder(key, &out);
+        }
         self.free_slot(&out, key, None);
         let Some(task) = self.tasks.get_mut(&key) else { return };
         let begun = task.order.delivery == Delivery::AtMostOnce && out.phase != Phase::Assigned;
@@ -115,6 +121,14 @@ impl Matcher {
         self.settle_breaker(&out, verdict);
         self.count_executed(&out, is_failure);
         let name = self.registry.get(out.agent).map(|agent| agent.as_ref());
+        let unharmed = match &settled.verdict {
+            AgentVerdict::Failed(error) => error.no_effect,
+            AgentVerdict::Succeeded(_) => true,
+            AgentVerdict::Cancelled => false,
+        };
+        if !unharmed {
+            self.remember_holder(key, &out);
+        }
         self.free_slot(&out, key, None);
         let outcome = match settled.verdict {
             AgentVerdict::Succeeded(output) => {
@@ -143,6 +157,7 @@ impl Matcher {
         self.settle_breaker(&out, Verdict::Bad);
         self.count_executed(&out, true);
         let name = self.registry.get(out.agent).map(|agent| agent.as_ref());
+        self.remember_holder(key, &out);
         self.free_slot(&out, key, stop);
         let mut report = self.report_of(key, outcome);
         report.task.agent = name;
@@ -159,9 +174,30 @@ impl Matcher {
     }
 
     fn report_of(&self, key: TaskKey, outcome: TaskOutcome) -> Report {
-        let attempt = self.tasks.get(&key).map_or(0, |task| task.order.attempt);
-        let task = TaskReport { key, attempt, agent: None, outcome };
+        let task = self.tasks.get(&key);
+        let attempt = task.map_or(0, |task| task.order.attempt);
+        let mut touched = task.map_or_else(Vec::new, |task| task.touched.clone());
+        // It was out under an earlier owner, perhaps, and nobody knows at whom.
+        let is_unknown = task.is_none_or(|task| task.claimable);
+        if is_unknown && key.purpose == Purpose::Do && !matches!(outcome, TaskOutcome::Started) {
+            touched.push(Touch::unknown());
+        }
+        let task = TaskReport { key, attempt, agent: None, outcome, touched };
         Report { task, lease: None, confidence: None, usage: None }
+    }
+
+    /// Remembers that the agent which had a task may have changed something.
+    fn remember_holder(&mut self, key: TaskKey, out: &Out) {
+        let agent = self.registry.get(out.agent).map(|agent| agent.as_ref());
+        let Some(task) = self.tasks.get_mut(&key) else { return };
+        if key.purpose == Purpose::Undo || out.action.undo == DeclaredUndo::Nothing {
+            return;
+        }
+        let undo = Some(out.action.undo.clone());
+        let name = |touch: &Touch| touch.agent.as_ref().map(|agent| agent.agent_type.clone());
+        let touch = Touch { agent, undo };
+        task.touched.retain(|known| name(known) != name(&touch));
+        task.touched.push(touch);
     }
 
     fn end(&mut self, key: TaskKey, report: Report, origin: Option<(AgentId, LeaseToken)>) {

@@ -122,6 +122,7 @@ fn order(number: u32) -> TaskOrder {
         begun: false,
         begun_by: None,
         epoch: 1,
+        undo_of: false,
     }
 }
 

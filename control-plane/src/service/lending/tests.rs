@@ -179,6 +179,7 @@ fn order(number: u32) -> TaskOrder {
         begun: false,
         begun_by: None,
         epoch: 2,
+        undo_of: false,
     }
 }
 

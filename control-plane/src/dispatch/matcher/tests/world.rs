@@ -60,6 +60,7 @@ pub(in crate::dispatch) fn order(name: &str, number: u32) -> TaskOrder {
         begun: false,
         begun_by: None,
         epoch: 1,
+        undo_of: false,
     }
 }
 

@@ -1,0 +1,55 @@
+//! `RecoveryService`: rollbacks, checkpoints, runs that go on or begin from them. Shims over
+//! `rollback`.
+
+use contracts::v1;
+use contracts::v1::recovery_service_server::RecoveryService;
+use tonic::{Request, Response, Status};
+
+use super::auth::Principal;
+use super::{Context, rollback};
+
+/// Serves `RecoveryService`.
+#[derive(Clone, Debug)]
+pub struct RecoveryApi {
+    context: Context,
+}
+
+impl RecoveryApi {
+    /// Serves what `context` has.
+    #[must_use]
+    pub fn new(context: Context) -> Self {
+        Self { context }
+    }
+}
+
+/// Methods, each passed on to the function that answers it.
+macro_rules! methods {
+    ($($name:ident($request:ident) -> $response:ty = $function:path;)+) => {
+        #[tonic::async_trait]
+        impl RecoveryService for RecoveryApi {
+            type WatchRollbackStream = rollback::Rollbacks;
+
+            $(async fn $name(
+                &self,
+                request: Request<v1::$request>,
+            ) -> Result<Response<$response>, Status> {
+                let who = Principal::of(&request);
+                let answer = $function(&self.context, &who, request.into_inner()).await?;
+                Ok(Response::new(answer))
+            })+
+        }
+    };
+}
+
+methods! {
+    plan_rollback(PlanRollbackRequest) -> v1::PlanRollbackResponse = rollback::plan;
+    approve_rollback(ApproveRollbackRequest) -> v1::ApproveRollbackResponse = rollback::approve;
+    execute_rollback(ExecuteRollbackRequest) -> v1::ExecuteRollbackResponse = rollback::execute;
+    get_rollback(GetRollbackRequest) -> v1::GetRollbackResponse = rollback::get;
+    watch_rollback(WatchRollbackRequest) -> rollback::Rollbacks = rollback::watch;
+    decide_undo(DecideUndoRequest) -> v1::DecideUndoResponse = rollback::decide;
+    list_checkpoints(ListCheckpointsRequest) -> v1::ListCheckpointsResponse = rollback::checkpoints;
+    get_checkpoint(GetCheckpointRequest) -> v1::GetCheckpointResponse = rollback::one_checkpoint;
+    resume_run(ResumeRunRequest) -> v1::ResumeRunResponse = rollback::resume;
+    fork_run(ForkRunRequest) -> v1::ForkRunResponse = rollback::fork;
+}
