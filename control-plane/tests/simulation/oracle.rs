@@ -102,6 +102,8 @@ fn one(told: &Told, by_one_after_another: bool) -> Check {
                 open = true;
                 settled.clear();
             }
+            // A child that has ended is rolled back with the run above, and then ends again.
+            Event::RollbackStarted { .. } if !open => open = true,
             Event::RunEnded { .. } => {
                 ensure(open, || "it ended twice".to_owned())?;
                 open = false;
@@ -268,14 +270,39 @@ fn executions(seen: &Seen, all: &BTreeMap<RunId, Told>) -> Check {
         for event in &told.events {
             let (n, purpose) = match event {
                 Event::StepSucceeded { n, by: Some(_), .. } => (*n, Purpose::Do),
-                Event::UndoSucceeded { n, .. } => (*n, Purpose::Undo),
+                Event::UndoSucceeded { n, .. } if told.state.action_of(*n).is_some() => {
+                    (*n, Purpose::Undo)
+                }
+                Event::UndoSucceeded { n, .. } => {
+                    undone_below(told, *n, all)?;
+                    continue;
+                }
                 _ => continue,
             };
+            // Where only the agent knew that there was nothing to undo, nobody had to do it.
+            let resolved = told.events.iter().any(|event| {
+                matches!(event, Event::UndoQueued { n: undone, order, .. }
+                    if *undone == n && order.undo_of)
+            });
+            if resolved && purpose == Purpose::Undo {
+                continue;
+            }
             let id = told.state.task_key(n, purpose).to_string();
             ensure(done.contains(id.as_str()), || {
                 describe(&format!("{id} succeeded though nobody did it"), told)
             })?;
         }
+    }
+    Ok(())
+}
+
+/// Nothing is left of what the children of a step did that counts as undone.
+fn undone_below(told: &Told, n: InstanceId, all: &BTreeMap<RunId, Told>) -> Check {
+    for event in &told.events {
+        let Event::ChildUndoRequested { n: step, child, .. } = event else { continue };
+        let Some(below) = all.get(child).filter(|_| *step == n) else { continue };
+        let undone = below.state.rolled_back_for(told.row.run_id) == Some(true);
+        ensure(undone, || describe("it counts as undone and is not", below))?;
     }
     Ok(())
 }
