@@ -5,6 +5,7 @@ use std::time::Duration;
 use agent_sdk::client::{self, CallError, is_foreign};
 use contracts::v1::agent_service_client::AgentServiceClient;
 use contracts::v1::dead_letter_service_client::DeadLetterServiceClient;
+use contracts::v1::recovery_service_client::RecoveryServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 
@@ -110,6 +111,11 @@ pub(crate) fn agents(channel: Channel) -> AgentServiceClient<Channel> {
 /// A client of dead letters.
 pub(crate) fn dead_letters(channel: Channel) -> DeadLetterServiceClient<Channel> {
     DeadLetterServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// A client of rollbacks and recovery.
+pub(crate) fn recovery(channel: Channel) -> RecoveryServiceClient<Channel> {
+    RecoveryServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// The innermost cause, which for a transport error is the only part that says anything.

@@ -1,12 +1,14 @@
 //! The client commands, one file a noun.
 
 mod agent;
+mod checkpoint;
 mod completion;
 mod dead_letter;
 mod doctor;
 mod execute;
 mod metrics;
 mod replica;
+mod rollback;
 mod run;
 mod start_many;
 mod workflow;
@@ -41,6 +43,12 @@ pub enum Command {
     /// See the servers that share one database
     #[command(subcommand, visible_alias = "replica")]
     Replicas(replica::ReplicaCommand),
+    /// See the points to which a run can be rolled back
+    #[command(subcommand, visible_alias = "checkpoint")]
+    Checkpoints(checkpoint::CheckpointCommand),
+    /// Undo what a run has done
+    #[command(subcommand, visible_alias = "rollbacks")]
+    Rollback(rollback::RollbackCommand),
     /// Show counts and latencies of agents
     Metrics(metrics::Metrics),
     /// See to tasks that were given up
@@ -117,6 +125,8 @@ async fn dispatch(command: Command, session: &mut Session) -> Result<Exit, Error
         Command::Runs(command) => Box::pin(run::run(command, session)).await,
         Command::Agents(command) => Box::pin(agent::run(command, session)).await,
         Command::Replicas(command) => replica::run(command, session).await,
+        Command::Checkpoints(command) => Box::pin(checkpoint::run(command, session)).await,
+        Command::Rollback(command) => Box::pin(rollback::run(command, session)).await,
         Command::Metrics(command) => metrics::run(command, session).await,
         Command::DeadLetters(command) => Box::pin(dead_letter::run(command, session)).await,
         Command::Doctor(command) => Box::pin(doctor::run(command, session)).await,

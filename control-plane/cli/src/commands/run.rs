@@ -2,17 +2,17 @@
 
 use clap::{Args, Subcommand};
 use contracts::v1::{
-    CancelRunRequest, DecideStepRequest, GetRunResponse, JournalEvent, ListRunJournalRequest,
-    ListRunJournalResponse, ListRunsRequest, ListRunsResponse, PauseRunRequest, Payload,
-    ResumeRunRequest, RetryRunRequest, Run, RunEnded, SignalRunRequest, WatchRunResponse,
-    payload::Data, watch_run_response::Item,
+    CancelRunRequest, DecideStepRequest, ForkRunRequest, GetRunResponse, JournalEvent,
+    ListRunJournalRequest, ListRunJournalResponse, ListRunsRequest, ListRunsResponse,
+    PauseRunRequest, Payload, ResumeRunRequest, RetryRunRequest, Run, RunEnded, SignalRunRequest,
+    WatchRunResponse, payload::Data, watch_run_response::Item,
 };
 use futures::StreamExt as _;
 use serde_json::value::RawValue;
 
 use super::workflow::{or_dash, versioned};
 use super::{Session, count, execute, pages, start_many};
-use crate::connection::orchestrator;
+use crate::connection::{orchestrator, recovery};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::follow::{Followed, OnInterrupt, follow};
@@ -51,9 +51,13 @@ pub enum RunCommand {
     /// Start nothing new in a run until it is resumed
     #[command(after_help = "Example:\n  orchestrator runs pause RUN --reason 'maintenance'")]
     Pause(WithReason),
-    /// Let a paused run go on
-    #[command(after_help = "Example:\n  orchestrator runs resume RUN")]
-    Resume(Which),
+    /// Let a paused run go on, or one that was rolled back, from there
+    #[command(after_help = "Examples:\n  orchestrator runs resume RUN\n  \
+        orchestrator runs resume RUN --params '{\"target\": \"staging\"}'")]
+    Resume(Resume),
+    /// Start a new run from a checkpoint of another one
+    #[command(after_help = "Example:\n  orchestrator runs fork RUN --from before-deploy")]
+    Fork(Fork),
     /// Send a named signal to a run, which keeps it until a step waits for it
     #[command(after_help = "Examples:\n  orchestrator runs signal RUN go\n  \
         orchestrator runs signal RUN order --payload '{\"id\": 7}'")]
@@ -96,6 +100,29 @@ pub struct List {
 pub struct Which {
     /// The run's id
     run: String,
+}
+
+/// Lets a run go on.
+#[derive(Args, Clone, Debug)]
+pub struct Resume {
+    /// The run's id
+    run: String,
+    /// Of a run that was rolled back: other params than before, all of them
+    #[arg(long, value_name = "JSON")]
+    params: Option<String>,
+}
+
+/// Forks a run.
+#[derive(Args, Clone, Debug)]
+pub struct Fork {
+    /// The id of the run to fork
+    run: String,
+    /// The checkpoint's name, of which the last counts, or its sequence; without it, the start
+    #[arg(long, value_name = "CHECKPOINT", default_value = "", hide_default_value = true)]
+    from: String,
+    /// Other params than those of the run, all of them
+    #[arg(long, value_name = "JSON")]
+    params: Option<String>,
 }
 
 /// Names a run and a reason.
@@ -154,7 +181,8 @@ pub(super) async fn run(command: RunCommand, session: &mut Session) -> Result<Ex
         RunCommand::Reject(decision) => decide(decision, false, session).await,
         RunCommand::Cancel(with) => cancel(with, session).await,
         RunCommand::Pause(with) => pause(with, session).await,
-        RunCommand::Resume(which) => resume(which, session).await,
+        RunCommand::Resume(args) => resume(args, session).await,
+        RunCommand::Fork(args) => fork(args, session).await,
         RunCommand::Retry(which) => retry(which, session).await,
     }
 }
@@ -359,16 +387,7 @@ fn event_word(event: &JournalEvent) -> String {
 }
 
 async fn signal(signal: Signal, session: &mut Session) -> Result<Exit, Error> {
-    let payload = match signal.payload {
-        None => None,
-        Some(json) => {
-            if let Err(error) = serde_json::from_str::<&RawValue>(&json) {
-                return Err(Error::request(format!("`--payload` is not JSON: {error}"))
-                    .help("text needs quotes: --payload '\"text\"'"));
-            }
-            Some(Payload { data: Some(Data::Json(json)), media_type: String::new() })
-        }
-    };
+    let payload = json_payload(signal.payload, "--payload")?;
     let request = SignalRunRequest {
         run_id: signal.run,
         signal: signal.name.clone(),
@@ -422,14 +441,41 @@ async fn pause(with: WithReason, session: &mut Session) -> Result<Exit, Error> {
     changed(response.run, &document, "starts nothing new", session)
 }
 
-async fn resume(which: Which, session: &mut Session) -> Result<Exit, Error> {
-    let request = ResumeRunRequest { run_id: which.run, request_id: request_id(None) };
+async fn resume(args: Resume, session: &mut Session) -> Result<Exit, Error> {
+    let params = json_payload(args.params, "--params")?;
+    let request = ResumeRunRequest { run_id: args.run, request_id: request_id(None), params };
     let response = session
         .client
         .call(async |channel| orchestrator(channel).resume_run(request.clone()).await)
         .await?;
     let document = json::message("ResumeRunResponse", &response);
     changed(response.run, &document, "goes on", session)
+}
+
+async fn fork(args: Fork, session: &mut Session) -> Result<Exit, Error> {
+    let request = ForkRunRequest {
+        run_id: args.run.clone(),
+        checkpoint: args.from,
+        params: json_payload(args.params, "--params")?,
+        labels: std::collections::HashMap::new(),
+        request_id: request_id(None),
+    };
+    let response = session
+        .client
+        .call(async |channel| recovery(channel).fork_run(request.clone()).await)
+        .await?;
+    let document = json::message("ForkRunResponse", &response);
+    changed(response.run, &document, &format!("is forked from {}", args.run), session)
+}
+
+/// The payload that an argument gives as JSON text.
+fn json_payload(json: Option<String>, name: &str) -> Result<Option<Payload>, Error> {
+    let Some(json) = json else { return Ok(None) };
+    if let Err(error) = serde_json::from_str::<&RawValue>(&json) {
+        return Err(Error::request(format!("`{name}` is not JSON: {error}"))
+            .help(format!("text needs quotes: {name} '\"text\"'")));
+    }
+    Ok(Some(Payload { data: Some(Data::Json(json)), media_type: String::new() }))
 }
 
 async fn retry(which: Which, session: &mut Session) -> Result<Exit, Error> {
