@@ -506,6 +506,23 @@ events! {
 }
 
 impl Event {
+    /// Whether it tells of a rollback.
+    pub(crate) fn is_of_rollback(&self) -> bool {
+        matches!(
+            self,
+            Self::RollbackStarted { .. }
+                | Self::UndoQueued { .. }
+                | Self::UndoSucceeded { .. }
+                | Self::UndoFailed { .. }
+                | Self::UndoDecided { .. }
+                | Self::ChildUndoRequested { .. }
+                | Self::RollbackPlanned { .. }
+                | Self::RollbackApproved { .. }
+                | Self::RollbackAbandoned { .. }
+                | Self::RollbackEnded { .. }
+        )
+    }
+
     /// The step instance that it concerns.
     #[must_use]
     pub fn instance(&self) -> Option<InstanceId> {

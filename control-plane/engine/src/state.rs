@@ -201,16 +201,6 @@ impl State {
                     self.phase = Phase::Running;
                 }
             }
-            Event::RollbackStarted { .. }
-            | Event::UndoQueued { .. }
-            | Event::UndoSucceeded { .. }
-            | Event::UndoFailed { .. }
-            | Event::UndoDecided { .. }
-            | Event::ChildUndoRequested { .. }
-            | Event::RollbackPlanned { .. }
-            | Event::RollbackApproved { .. }
-            | Event::RollbackAbandoned { .. }
-            | Event::RollbackEnded { .. } => self.apply_rollback(event, at),
             Event::RunReopened { params, origin } => {
                 self.remember(origin);
                 self.apply_reopened(params.as_ref());
@@ -218,14 +208,7 @@ impl State {
             Event::RunForked { sequence, params, .. } => {
                 self.apply_forked(*sequence, params.as_ref());
             }
-            Event::OnFailureStarted {} => {
-                self.phase = Phase::Handling;
-                self.handler_stopping = false;
-                self.timers.retain(|(_, timer)| *timer != Timer::Run);
-                if let Some(list) = self.graph.on_failure {
-                    self.handler = Some(self.open_scope(None, list, None, None));
-                }
-            }
+            Event::OnFailureStarted {} => self.begin_handling(),
             Event::RunPaused { origin, .. } => {
                 self.remember(origin);
                 self.paused = true;
@@ -236,14 +219,7 @@ impl State {
             }
             Event::RunCancelRequested { reason, origin, error } => {
                 self.remember(origin);
-                self.cancel = Some((reason.clone(), error.clone()));
-                self.paused = false;
-                self.stopping = true;
-                self.handler_stopping = true;
-                self.timers.retain(|(_, timer)| *timer != Timer::Run);
-                if let (Some(error), None) = (error, &self.failure) {
-                    self.failure = Some(Failure { step: Arc::from(""), error: error.clone() });
-                }
+                self.begin_stop(reason, error.as_ref());
             }
             Event::RunRetried { origin } => {
                 self.remember(origin);
@@ -259,7 +235,30 @@ impl State {
                     error: error.clone(),
                 });
             }
+            other if other.is_of_rollback() => self.apply_rollback(other, at),
             step => self.apply_step(step, at),
+        }
+    }
+
+    /// The steps of `on_failure` begin.
+    fn begin_handling(&mut self) {
+        self.phase = Phase::Handling;
+        self.handler_stopping = false;
+        self.timers.retain(|(_, timer)| *timer != Timer::Run);
+        if let Some(list) = self.graph.on_failure {
+            self.handler = Some(self.open_scope(None, list, None, None));
+        }
+    }
+
+    /// The run is asked to stop; with an error it counts as failed.
+    fn begin_stop(&mut self, reason: &str, error: Option<&TaskError>) {
+        self.cancel = Some((reason.to_owned(), error.cloned()));
+        self.paused = false;
+        self.stopping = true;
+        self.handler_stopping = true;
+        self.timers.retain(|(_, timer)| *timer != Timer::Run);
+        if let (Some(error), None) = (error, &self.failure) {
+            self.failure = Some(Failure { step: Arc::from(""), error: error.clone() });
         }
     }
 

@@ -1,5 +1,5 @@
-//! Checkpoints and rollbacks of runs: planned, approved, executed, watched; and runs that go on from
-//! where they were rolled back to, or begin from a checkpoint of another one.
+//! Checkpoints and rollbacks of runs: planned, approved, executed, watched; and runs that go on
+//! from where they were rolled back to, or begin from a checkpoint of another one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -336,7 +336,7 @@ async fn current(context: &Context, id: RunId, number: u32) -> Result<v1::Rollba
 fn shown(context: &Context, state: &State, number: u32) -> Result<v1::Rollback, Refusal> {
     let all = state.rollbacks();
     let found = all.iter().rev().find(|found| number == 0 || found.number == number);
-    let found = found.ok_or_else(|| engine::Rejection::RollbackNotFound(number))?;
+    let found = found.ok_or(engine::Rejection::RollbackNotFound(number))?;
     Ok(rollback(context, state, found))
 }
 

@@ -7,6 +7,7 @@ mod many;
 mod reading;
 mod registry;
 mod requests;
+mod rollback;
 mod steering;
 mod time;
 

@@ -2,6 +2,7 @@
 
 use contracts::v1::dead_letter_service_client::DeadLetterServiceClient;
 use contracts::v1::orchestrator_service_client::OrchestratorServiceClient;
+use contracts::v1::recovery_service_client::RecoveryServiceClient;
 use contracts::v1::{self, RunStatus, start_run_request::Source, watch_run_response::Item};
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
@@ -14,6 +15,7 @@ use super::{DEADLINE, Server};
 pub(crate) struct Client {
     pub(crate) runs: OrchestratorServiceClient<Channel>,
     pub(crate) letters: DeadLetterServiceClient<Channel>,
+    pub(crate) recovery: RecoveryServiceClient<Channel>,
 }
 
 /// The largest answer that clients read.
@@ -66,7 +68,8 @@ impl Client {
         let channel = server.channel().await;
         let runs = OrchestratorServiceClient::new(channel.clone())
             .max_decoding_message_size(ANSWER_BYTES_MAX);
-        Self { runs, letters: DeadLetterServiceClient::new(channel) }
+        let letters = DeadLetterServiceClient::new(channel.clone());
+        Self { runs, letters, recovery: RecoveryServiceClient::new(channel) }
     }
 
     pub(crate) async fn try_start(&self, request: v1::StartRunRequest) -> Result<v1::Run, Status> {

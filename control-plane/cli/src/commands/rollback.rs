@@ -107,7 +107,7 @@ pub struct Decide {
     /// The path of the step whose undo it is
     step: String,
     /// What
-    decision: Decision,
+    decision: Verdict,
     /// Why; needed for `skip`
     #[arg(long, default_value = "", hide_default_value = true)]
     comment: String,
@@ -115,7 +115,7 @@ pub struct Decide {
 
 /// What is decided.
 #[derive(ValueEnum, Clone, Copy, Debug)]
-pub enum Decision {
+enum Verdict {
     /// Try it again
     Retry,
     /// It was undone by hand
@@ -219,9 +219,9 @@ async fn status(status: Status, session: &mut Session) -> Result<Exit, Error> {
 
 async fn decide(decide: Decide, session: &mut Session) -> Result<Exit, Error> {
     let decision = match decide.decision {
-        Decision::Retry => UndoDecision::Retry,
-        Decision::Done => UndoDecision::Done,
-        Decision::Skip => UndoDecision::Skip,
+        Verdict::Retry => UndoDecision::Retry,
+        Verdict::Done => UndoDecision::Done,
+        Verdict::Skip => UndoDecision::Skip,
     };
     let request = DecideUndoRequest {
         run_id: decide.run,

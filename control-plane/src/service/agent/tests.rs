@@ -27,14 +27,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Sink(mpsc::UnboundedSender<Told>);
 
 enum Told {
-    Report(Report, Answer),
+    Report(Box<Report>, Answer),
     Inquiry(TaskKey, Answer),
     Emitted(Emitted),
 }
 
 impl ReportSink for Sink {
     fn report(&self, report: Report, answer: Answer) {
-        drop(self.0.send(Told::Report(report, answer)));
+        drop(self.0.send(Told::Report(Box::new(report), answer)));
     }
 
     fn inquire(&self, key: TaskKey, _lease: LeaseToken, answer: Answer) {
@@ -163,7 +163,7 @@ impl Service {
             Some(ack) => answer.send(ack),
             None => drop(answer),
         }
-        report
+        *report
     }
 }
 
