@@ -64,6 +64,7 @@ fn success(order: &TaskOrder) -> Command {
         attempt: order.attempt,
         agent: Some(AgentRef { agent_type: "bench".into(), instance: "one".into() }),
         outcome: TaskOutcome::Succeeded { output: "{}".into(), undo: DeclaredUndo::Nothing },
+        touched: Vec::new(),
     })
 }
 
