@@ -104,6 +104,8 @@ fn one(told: &Told, by_one_after_another: bool) -> Check {
             }
             // A child that has ended is rolled back with the run above, and then ends again.
             Event::RollbackStarted { .. } if !open => open = true,
+            // A step that several agents may have begun is undone at each of them.
+            Event::UndoQueued { n, .. } => drop(settled.remove(&(*n, Purpose::Undo))),
             Event::RunEnded { .. } => {
                 ensure(open, || "it ended twice".to_owned())?;
                 open = false;
