@@ -90,6 +90,8 @@ impl Recorded {
             dead_letters: Vec::new(),
             remove_dead_letters: Vec::new(),
             blobs: Vec::new(),
+            documents: Vec::new(),
+            audit: Vec::new(),
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod core;
 pub mod data_dir;
 pub mod definitions;
 pub mod dispatch;
+pub mod documents;
 mod hash;
 pub mod ids;
 pub mod lease;

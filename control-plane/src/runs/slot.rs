@@ -369,6 +369,8 @@ fn commit_of(
         events: rows,
         request,
         blobs: Vec::new(),
+        documents: Vec::new(),
+        audit: Vec::new(),
     })
 }
 

@@ -98,6 +98,8 @@ fn start(head_start: i64) -> Commit {
         dead_letters: Vec::new(),
         remove_dead_letters: Vec::new(),
         blobs: Vec::new(),
+        documents: Vec::new(),
+        audit: Vec::new(),
     }
 }
 

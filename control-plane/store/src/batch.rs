@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use engine::{ContentHash, RunId};
 
+use crate::document::{check_audit, check_document, check_once};
 use crate::limits::{
     BATCH_BYTES_MAX, BATCH_EVENTS_MAX, BATCH_TRANSITIONS_MAX, BLOB_BYTES_MAX, STEP_BYTES_MAX,
     TEXT_BYTES_MAX,
@@ -161,7 +162,9 @@ fn bytes(commit: &Commit) -> usize {
     let letters = commit.dead_letters.iter().map(|letter| letter.body.len());
     let response = commit.request.as_ref().and_then(|request| request.response.as_ref());
     let rest = commit.row.labels.len() + commit.row.summary.len() + response.map_or(0, Vec::len);
-    events.chain(letters).sum::<usize>() + rest
+    let documents = commit.documents.iter().map(|row| row.body.len());
+    let audit = commit.audit.iter().map(|row| row.body.len());
+    events.chain(letters).chain(documents).chain(audit).sum::<usize>() + rest
 }
 
 /// Whether `commit` can be written at all.
@@ -190,6 +193,9 @@ fn check(commit: &Commit) -> Result<(), String> {
             return Err(format!("dead letter `{}` is both added and removed", letter.id));
         }
     }
+    check_once(commit.documents.iter())?;
+    commit.documents.iter().try_for_each(check_document)?;
+    commit.audit.iter().try_for_each(check_audit)?;
     let mut removed = commit.remove_dead_letters.iter();
     removed.try_for_each(|id| check_text("dead letter's id", id, TEXT_BYTES_MAX))
 }

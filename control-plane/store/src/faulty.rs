@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use engine::{ContentHash, RunId};
 
 use crate::{
-    Adoption, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Deleted, Error, Heartbeat,
+    Adoption, AuditCursor, AuditFilter, AuditHead, AuditRow, Change, Changed, Commit, Cursor,
+    DeadLetterFilter, DeadLetterRow, Deleted, DocumentFilter, DocumentRow, Error, Heartbeat,
     JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking, Registration,
     ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Standing,
     Store, Tended, WorkflowRow,
@@ -363,6 +364,67 @@ impl Store for Faulty {
 
     async fn tend_journal(&self, now: Micros, passed: Micros) -> Result<Tended, Error> {
         self.reach()?.tend_journal(now, passed).await
+    }
+
+    async fn change(&self, change: &Change) -> Result<Changed, Error> {
+        self.reach()?.change(change).await
+    }
+
+    async fn document(&self, kind: i16, id: &str) -> Result<Option<DocumentRow>, Error> {
+        self.reach()?.document(kind, id).await
+    }
+
+    async fn documents(
+        &self,
+        filter: &DocumentFilter,
+        after: Option<Cursor<String>>,
+        ascending: bool,
+        limit: u32,
+    ) -> Result<Vec<DocumentRow>, Error> {
+        self.reach()?.documents(filter, after, ascending, limit).await
+    }
+
+    async fn due_documents(
+        &self,
+        kind: i16,
+        until: Micros,
+        limit: u32,
+    ) -> Result<Vec<DocumentRow>, Error> {
+        self.reach()?.due_documents(kind, until, limit).await
+    }
+
+    async fn audit_chain(
+        &self,
+        resource: &str,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<AuditRow>, Error> {
+        self.reach()?.audit_chain(resource, after, limit).await
+    }
+
+    async fn audit_entries(
+        &self,
+        filter: &AuditFilter,
+        after: Option<AuditCursor>,
+        limit: u32,
+    ) -> Result<Vec<AuditRow>, Error> {
+        self.reach()?.audit_entries(filter, after, limit).await
+    }
+
+    async fn audit_head(&self, resource: &str) -> Result<Option<AuditHead>, Error> {
+        self.reach()?.audit_head(resource).await
+    }
+
+    async fn audit_heads(&self, after: Option<&str>, limit: u32) -> Result<Vec<AuditHead>, Error> {
+        self.reach()?.audit_heads(after, limit).await
+    }
+
+    async fn unsealed_heads(&self, limit: u32) -> Result<Vec<AuditHead>, Error> {
+        self.reach()?.unsealed_heads(limit).await
+    }
+
+    async fn seal(&self, seal: &AuditRow, heads: &[AuditHead]) -> Result<bool, Error> {
+        self.reach()?.seal(seal, heads).await
     }
 
     async fn health(&self) -> Result<(), Error> {

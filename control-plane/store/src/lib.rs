@@ -6,6 +6,7 @@
 
 pub mod backup;
 mod batch;
+mod document;
 mod error;
 #[cfg(feature = "testing")]
 pub mod faulty;
@@ -22,6 +23,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use engine::{ContentHash, RunId};
 
+pub use document::{
+    AuditCursor, AuditFilter, AuditHead, AuditRow, Change, Changed, DocumentFilter, DocumentRow,
+    DocumentWrite,
+};
 pub use error::Error;
 pub use rows::{
     Adoption, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Deleted, Heartbeat, JournalRow,
@@ -55,6 +60,14 @@ pub mod limits {
     pub const RUNS_AT_ONCE_MAX: usize = 1000;
     /// A definition.
     pub const DEFINITION_BYTES_MAX: usize = 1024 * 1024;
+    /// A document.
+    pub const DOCUMENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+    /// What an entry of the audit log says.
+    pub const AUDIT_BODY_BYTES_MAX: usize = 256 * 1024;
+    /// Documents and entries of the audit log in one change.
+    pub const CHANGE_ROWS_MAX: usize = 1000;
+    /// Chains that one seal covers.
+    pub const SEAL_HEADS_MAX: usize = 250;
 }
 
 /// Opens the database at `url` and brings its schema up to date.
@@ -328,6 +341,64 @@ pub trait Store: Send + Sync + 'static {
     /// Few runs that began before `passed` and are still there may be moved for that; what began
     /// before should be gone by and large. Where a lock is not to be had soon, nothing is done.
     async fn tend_journal(&self, now: Micros, passed: Micros) -> Result<Tended, Error>;
+
+    /// Writes documents, entries of the audit log and the request behind them: all or nothing.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for what breaks a limit or writes a document twice. After
+    /// [`Error::Unknown`] ask again with the same request: it tells whether the change was written.
+    async fn change(&self, change: &Change) -> Result<Changed, Error>;
+
+    /// One document.
+    async fn document(&self, kind: i16, id: &str) -> Result<Option<DocumentRow>, Error>;
+
+    /// A page of documents of one kind by (creation time, id), past `after` in the direction asked
+    /// for.
+    async fn documents(
+        &self,
+        filter: &DocumentFilter,
+        after: Option<Cursor<String>>,
+        ascending: bool,
+        limit: u32,
+    ) -> Result<Vec<DocumentRow>, Error>;
+
+    /// Documents of one kind that are due at `until`, by (due time, id).
+    async fn due_documents(
+        &self,
+        kind: i16,
+        until: Micros,
+        limit: u32,
+    ) -> Result<Vec<DocumentRow>, Error>;
+
+    /// One chain of the audit log past number `after`, in order.
+    async fn audit_chain(
+        &self,
+        resource: &str,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<AuditRow>, Error>;
+
+    /// A page of the audit log by (time, chain, number), the newest first, past `after`.
+    async fn audit_entries(
+        &self,
+        filter: &AuditFilter,
+        after: Option<AuditCursor>,
+        limit: u32,
+    ) -> Result<Vec<AuditRow>, Error>;
+
+    /// The last entry of a chain.
+    async fn audit_head(&self, resource: &str) -> Result<Option<AuditHead>, Error>;
+
+    /// The last entries of all chains by their names, past `after`.
+    async fn audit_heads(&self, after: Option<&str>, limit: u32) -> Result<Vec<AuditHead>, Error>;
+
+    /// The last entries of chains that [`seal`](Self::seal) did not cover since they were added
+    /// to.
+    async fn unsealed_heads(&self, limit: u32) -> Result<Vec<AuditHead>, Error>;
+
+    /// Adds a seal to its chain, and notes that it covers `heads`; gives false, and does nothing,
+    /// when an entry of its number is there.
+    async fn seal(&self, seal: &AuditRow, heads: &[AuditHead]) -> Result<bool, Error>;
 
     /// Whether the database answers.
     async fn health(&self) -> Result<(), Error>;

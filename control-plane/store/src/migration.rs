@@ -15,10 +15,14 @@ macro_rules! migrations {
 }
 
 /// File names without their ending, and contents.
-type Steps = [(&'static str, &'static str); 3];
+type Steps = [(&'static str, &'static str); 4];
 
-const SQLITE: Steps = migrations!("sqlite": "0001_initial", "0002_replicas", "0003_partitions");
-const POSTGRES: Steps = migrations!("postgres": "0001_initial", "0002_replicas", "0003_partitions");
+const SQLITE: Steps = migrations!(
+    "sqlite": "0001_initial", "0002_replicas", "0003_partitions", "0004_documents"
+);
+const POSTGRES: Steps = migrations!(
+    "postgres": "0001_initial", "0002_replicas", "0003_partitions", "0004_documents"
+);
 
 /// The newest schema that is known here.
 pub(crate) const KNOWN: i64 = SQLITE.len() as i64;

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use engine::{ContentHash, RunId};
 use uuid::Uuid;
 
+use crate::{AuditRow, DocumentRow};
+
 /// A point in time: microseconds since the Unix epoch, UTC.
 pub type Micros = i64;
 
@@ -40,6 +42,11 @@ pub struct Commit {
     /// Blobs that the events' payloads refer to, beyond the bodies that the store itself puts into
     /// blobs. They must be stored; they are kept as long as the run.
     pub blobs: Vec<ContentHash>,
+    /// Documents that follow from the run, each once. They are guarded by the run's own version:
+    /// one that is there is replaced when its version is less.
+    pub documents: Vec<DocumentRow>,
+    /// Entries of the audit log. One whose number is taken makes the transition lose.
+    pub audit: Vec<AuditRow>,
 }
 
 /// What became of one transition.
@@ -47,7 +54,8 @@ pub struct Commit {
 pub enum Outcome {
     /// It is written.
     Committed,
-    /// The version or the owner is another than expected; or the run to insert is there.
+    /// The version or the owner is another than expected; or the run to insert, or an entry of the
+    /// audit log, is there.
     Conflict,
     /// The request is known: this is what it led to.
     DuplicateRequest {

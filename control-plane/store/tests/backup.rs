@@ -8,8 +8,8 @@ use engine::{ContentHash, Instant, RunId};
 use store::backup::{Summary, backup, restore, verify};
 use store::testing::TestDatabase;
 use store::{
-    Commit, DeadLetterRow, Error, JournalRow, KeyChange, Outcome, OwnerId, Parking, RequestRow,
-    RunRow, ScheduleId, Store,
+    AuditRow, Change, Changed, Commit, DeadLetterRow, DocumentRow, DocumentWrite, Error,
+    JournalRow, KeyChange, Outcome, OwnerId, Parking, RequestRow, RunRow, ScheduleId, Store,
 };
 use uuid::Uuid;
 
@@ -52,6 +52,8 @@ fn transition(number: u64, expected: i64, body: Vec<u8>) -> Commit {
         dead_letters: Vec::new(),
         remove_dead_letters: Vec::new(),
         blobs: Vec::new(),
+        documents: Vec::new(),
+        audit: Vec::new(),
     }
 }
 
@@ -95,6 +97,35 @@ async fn fill(store: &Arc<dyn Store>) {
         body: Some(b"{}".to_vec()),
     };
     store.put_keys(&[change]).await.unwrap();
+    assert_eq!(store.change(&decision()).await.unwrap(), Changed::Done);
+}
+
+/// A document and what the audit log says of it.
+fn decision() -> Change {
+    let row = DocumentRow {
+        kind: 6,
+        id: "e1".to_owned(),
+        tenant: "default".to_owned(),
+        parent: Some(run(1).to_string()),
+        status: 2,
+        created_at: NOW,
+        updated_at: NOW + 1,
+        due_at: Some(NOW + 2),
+        version: 3,
+        body: b"{}".to_vec(),
+    };
+    let audit = AuditRow {
+        resource: "escalation/e1".to_owned(),
+        number: 1,
+        at: NOW,
+        actor: "ann".to_owned(),
+        action: "escalation.decide".to_owned(),
+        body: b"{}".to_vec(),
+        previous: ContentHash([0; 32]),
+        hash: ContentHash::of(b"e1"),
+    };
+    let documents = vec![DocumentWrite { row, expected_version: 0 }];
+    Change { documents, audit: vec![audit], request: None }
 }
 
 async fn save(url: &str) -> (Vec<u8>, Summary) {
@@ -122,6 +153,9 @@ async fn moves(from: &TestDatabase, to: &TestDatabase) {
     assert_eq!(after.next_wake().await.unwrap(), Some(NOW + 5));
     assert_eq!(after.keys(1, &["k"]).await.unwrap()[0].version, 9);
     assert_eq!(after.schedules(None, 9).await.unwrap().len(), 1);
+    assert_eq!(after.document(6, "e1").await.unwrap().unwrap(), decision().documents[0].row);
+    assert_eq!(after.audit_chain("escalation/e1", 0, 9).await.unwrap(), decision().audit);
+    assert_eq!(after.unsealed_heads(9).await.unwrap(), before.unsealed_heads(9).await.unwrap());
     // It goes on, owned by whoever takes it.
     let next = transition(1, 2, b"{}".to_vec());
     assert_eq!(after.commit(&[next]).await.unwrap(), [Outcome::Committed]);

@@ -120,4 +120,33 @@ pub(crate) const TABLES: &[Table] = &[
         name: "keys",
         columns: &[("kind", Short), ("key", Text), ("version", Long), ("body", Bytes)],
     },
+    Table {
+        name: "documents",
+        columns: &[
+            ("kind", Short),
+            ("id", Text),
+            ("tenant", Text),
+            ("parent", Text),
+            ("status", Short),
+            ("created_at", Long),
+            ("updated_at", Long),
+            ("due_at", Long),
+            ("version", Long),
+            ("body", Bytes),
+        ],
+    },
+    Table {
+        name: "audit",
+        columns: &[
+            ("resource", Text),
+            ("number", Long),
+            ("at", Long),
+            ("actor", Text),
+            ("action", Text),
+            ("body", Bytes),
+            ("previous", Bytes),
+            ("hash", Bytes),
+        ],
+    },
+    Table { name: "audit_unsealed", columns: &[("resource", Text), ("number", Long)] },
 ];

@@ -50,11 +50,19 @@ struct Refusal {
 }
 
 impl Refusal {
+    /// Whether it is a row's that `constraint` has already.
+    fn is_of(&self, constraint: &str) -> bool {
+        let error = self.error.as_database_error();
+        error.and_then(|error| error.constraint()) == Some(constraint)
+    }
+
     /// What it means when there was one transition alone.
     fn outcome(self) -> Result<Outcome, Error> {
         match self.code.as_str() {
             // The division by zero that stands for a new request of a run that lost.
             "22012" => Ok(Outcome::Conflict),
+            // A number of the audit log is taken.
+            "23505" if self.is_of("audit_pkey") => Ok(Outcome::Conflict),
             code if code.starts_with("40") => Err(Error::write(self.error)),
             _ => Ok(Outcome::Refused { reason: Error::write(self.error).to_string() }),
         }
@@ -65,8 +73,9 @@ impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
         let code = error.as_database_error().and_then(|error| error.code());
         let code = code.unwrap_or_default().into_owned();
-        // Data exception, constraint, transaction rolled back.
-        if ["22", "23", "40"].iter().any(|class| code.starts_with(class)) {
+        // A document written by two of the batch, data exception, constraint, transaction rolled
+        // back.
+        if ["21", "22", "23", "40"].iter().any(|class| code.starts_with(class)) {
             return Self::Refused(Refusal { code, error });
         }
         Self::Error(Error::write(error))

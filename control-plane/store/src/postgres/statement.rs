@@ -12,7 +12,7 @@ use sqlx::{Arguments as _, Type};
 use super::Db;
 use crate::batch::Transition;
 use crate::pack::Stored;
-use crate::{DeadLetterRow, RequestRow};
+use crate::{AuditRow, DeadLetterRow, DocumentRow, RequestRow};
 
 macro_rules! update {
     ($more_values:literal, $more_names:literal, $more_conditions:literal) => {
@@ -97,7 +97,9 @@ const RUNS: &str = concat!(
 
 /// All that can be in a batch. A request that is new while its run loses fails the statement, by
 /// a division by zero: the request must not stay.
-const EVERYTHING: &str = concat!(
+macro_rules! everything {
+    ($more:literal) => {
+        concat!(
     "WITH claimed AS (INSERT INTO requests \
      (tenant, request_id, run_id, body_hash, at, response) \
      SELECT * FROM unnest($35::text[], $36::text[], $37::uuid[], $38::bytea[], $39::int8[], \
@@ -125,10 +127,38 @@ const EVERYTHING: &str = concat!(
      AND (x.run_id IN (SELECT run_id FROM won)) IS TRUE), \
      referred AS (INSERT INTO run_blobs (run_id, hash) \
      SELECT * FROM unnest($50::uuid[], $51::bytea[]) AS b(run_id, hash) \
-     WHERE (b.run_id IN (SELECT run_id FROM won)) IS TRUE ON CONFLICT DO NOTHING) \
-     SELECT array_agg(run_id) FROM won WHERE 1 / (CASE WHEN EXISTS \
+     WHERE (b.run_id IN (SELECT run_id FROM won)) IS TRUE ON CONFLICT DO NOTHING)",
+    $more,
+    " SELECT array_agg(run_id) FROM won WHERE 1 / (CASE WHEN EXISTS \
      (SELECT 1 FROM claimed c WHERE (c.run_id IN (SELECT run_id FROM won)) IS NOT TRUE) \
      THEN 0 ELSE 1 END) = 1"
+        )
+    };
+}
+
+/// Everything but documents and audit.
+const EVERYTHING: &str = everything!("");
+
+/// Everything, documents and entries of the audit log too.
+const AUDITED: &str = everything!(
+    ", documented AS (INSERT INTO documents (kind, id, tenant, parent, status, created_at, \
+     updated_at, due_at, version, body) SELECT d.kind, d.id, d.tenant, d.parent, d.status, \
+     d.created_at, d.updated_at, d.due_at, d.version, d.body \
+     FROM unnest($52::uuid[], $53::int2[], $54::text[], $55::text[], $56::text[], $57::int2[], \
+     $58::int8[], $59::int8[], $60::int8[], $61::int8[], $62::bytea[]) \
+     AS d(run_id, kind, id, tenant, parent, status, created_at, updated_at, due_at, version, \
+     body) WHERE (d.run_id IN (SELECT run_id FROM won)) IS TRUE \
+     ON CONFLICT (kind, id) DO UPDATE SET parent = excluded.parent, status = excluded.status, \
+     updated_at = excluded.updated_at, due_at = excluded.due_at, version = excluded.version, \
+     body = excluded.body WHERE documents.version < excluded.version), \
+     audited AS (INSERT INTO audit (resource, number, at, actor, action, body, previous, hash) \
+     SELECT a.resource, a.number, a.at, a.actor, a.action, a.body, a.previous, a.hash \
+     FROM unnest($63::uuid[], $64::text[], $65::int8[], $66::int8[], $67::text[], $68::text[], \
+     $69::bytea[], $70::bytea[], $71::bytea[]) \
+     AS a(run_id, resource, number, at, actor, action, body, previous, hash) \
+     WHERE (a.run_id IN (SELECT run_id FROM won)) IS TRUE RETURNING resource, number), \
+     unsealed AS (INSERT INTO audit_unsealed (resource, number) \
+     SELECT resource, number FROM audited ON CONFLICT DO NOTHING)"
 );
 
 /// The statement for `transitions`, which are sorted by run, and what goes into it.
@@ -145,6 +175,7 @@ pub(super) fn prepare(
             && transition.commit.dead_letters.is_empty()
             && transition.commit.remove_dead_letters.is_empty()
             && transition.blobs().next().is_none()
+            && !is_audited(transition)
     };
     if transitions.iter().all(|transition| plain(&transition)) {
         if inserts.is_empty() {
@@ -159,7 +190,16 @@ pub(super) fn prepare(
     columns.requests(transitions)?;
     columns.dead_letters(transitions)?;
     columns.blobs(transitions)?;
-    Ok((EVERYTHING, columns.0))
+    if !transitions.iter().any(is_audited) {
+        return Ok((EVERYTHING, columns.0));
+    }
+    columns.documents(transitions)?;
+    columns.audit(transitions)?;
+    Ok((AUDITED, columns.0))
+}
+
+fn is_audited(transition: &Transition<'_>) -> bool {
+    !transition.commit.documents.is_empty() || !transition.commit.audit.is_empty()
 }
 
 /// Arguments, an array for each column.
@@ -261,5 +301,42 @@ impl Columns {
             transitions.iter().flat_map(|t| t.blobs().map(|hash| (t.commit.run, hash))).collect();
         self.add(&blobs, |(run, _)| run.0)?;
         self.add(&blobs, |(_, hash)| hash.0.as_slice())
+    }
+
+    /// Sorted by their own keys, as all who write them do.
+    fn documents(&mut self, transitions: &[Transition<'_>]) -> Result<(), BoxDynError> {
+        let mut rows: Vec<(RunId, &DocumentRow)> = transitions
+            .iter()
+            .flat_map(|t| t.commit.documents.iter().map(|row| (t.commit.run, row)))
+            .collect();
+        rows.sort_by_key(|(_, row)| (row.kind, &row.id));
+        self.add(&rows, |(run, _)| run.0)?;
+        self.add(&rows, |(_, row)| row.kind)?;
+        self.add(&rows, |(_, row)| row.id.as_str())?;
+        self.add(&rows, |(_, row)| row.tenant.as_str())?;
+        self.add(&rows, |(_, row)| row.parent.as_deref())?;
+        self.add(&rows, |(_, row)| row.status)?;
+        self.add(&rows, |(_, row)| row.created_at)?;
+        self.add(&rows, |(_, row)| row.updated_at)?;
+        self.add(&rows, |(_, row)| row.due_at)?;
+        self.add(&rows, |(_, row)| row.version)?;
+        self.add(&rows, |(_, row)| row.body.as_slice())
+    }
+
+    fn audit(&mut self, transitions: &[Transition<'_>]) -> Result<(), BoxDynError> {
+        let mut rows: Vec<(RunId, &AuditRow)> = transitions
+            .iter()
+            .flat_map(|t| t.commit.audit.iter().map(|row| (t.commit.run, row)))
+            .collect();
+        rows.sort_by_key(|(_, row)| (&row.resource, row.number));
+        self.add(&rows, |(run, _)| run.0)?;
+        self.add(&rows, |(_, row)| row.resource.as_str())?;
+        self.add(&rows, |(_, row)| row.number)?;
+        self.add(&rows, |(_, row)| row.at)?;
+        self.add(&rows, |(_, row)| row.actor.as_str())?;
+        self.add(&rows, |(_, row)| row.action.as_str())?;
+        self.add(&rows, |(_, row)| row.body.as_slice())?;
+        self.add(&rows, |(_, row)| row.previous.0.as_slice())?;
+        self.add(&rows, |(_, row)| row.hash.0.as_slice())
     }
 }

@@ -2,9 +2,11 @@
 //! parent module says which database it is (`Db`, `Connection`, `Row`) and how to get at it.
 //! Nothing here may be peculiar to one of them.
 
+mod audit;
 pub(super) mod backup;
 mod blob;
 mod dead_letter;
+mod document;
 mod key;
 mod ownership;
 mod replica;

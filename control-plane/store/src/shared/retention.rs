@@ -5,7 +5,7 @@
 use engine::RunId;
 use sqlx::{AssertSqlSafe, Connection as _, QueryBuilder, Row as _};
 
-use super::{BEGIN, Connection, Db, JOURNAL_BY_ROW, page, run_id};
+use super::{BEGIN, Connection, Db, JOURNAL_BY_ROW, page, push_among_texts, run_id};
 use crate::{Cursor, Deleted};
 
 /// Runs removed by one set of statements.
@@ -104,6 +104,10 @@ async fn delete(connection: &mut Connection, runs: &[RunId]) -> sqlx::Result<u64
         push_ids(&mut query, &gone);
         query.build().execute(&mut *connection).await?;
     }
+    let mut query = QueryBuilder::<Db>::new("DELETE FROM documents WHERE parent");
+    let gone: Vec<String> = gone.iter().map(ToString::to_string).collect();
+    push_among_texts(&mut query, &gone.iter().map(String::as_str).collect::<Vec<_>>());
+    query.build().execute(&mut *connection).await?;
     Ok(rows.len() as u64)
 }
 

@@ -5,13 +5,15 @@ use async_trait::async_trait;
 use engine::{ContentHash, RunId};
 
 use super::{
-    Database, Db, KIND, blob, dead_letter, key, ownership, prepare_journal, replica, request,
-    retention, run, schedule, tend_journal, workflow,
+    Database, Db, KIND, audit, blob, dead_letter, document, key, ownership, prepare_journal,
+    replica, request, retention, run, schedule, tend_journal, workflow,
 };
 use crate::batch::check_text;
+use crate::document::{check_change, check_seal};
 use crate::limits::{BLOB_BYTES_MAX, DEFINITION_BYTES_MAX, RUNS_AT_ONCE_MAX, TEXT_BYTES_MAX};
 use crate::{
-    Adoption, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Deleted, Error, Heartbeat,
+    Adoption, AuditCursor, AuditFilter, AuditHead, AuditRow, Change, Changed, Commit, Cursor,
+    DeadLetterFilter, DeadLetterRow, Deleted, DocumentFilter, DocumentRow, Error, Heartbeat,
     JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking, Registration,
     ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Standing,
     Store, Tended, WorkflowRow,
@@ -390,6 +392,100 @@ impl Store for Database {
     async fn tend_journal(&self, now: Micros, passed: Micros) -> Result<Tended, Error> {
         let mut connection = self.writer().await?;
         tend_journal(&mut connection, now, passed).await.map_err(Error::write)
+    }
+
+    async fn change(&self, change: &Change) -> Result<Changed, Error> {
+        check_change(change)?;
+        let mut connection = self.writer().await?;
+        document::change(&mut connection, change).await.map_err(Error::write)
+    }
+
+    async fn document(&self, kind: i16, id: &str) -> Result<Option<DocumentRow>, Error> {
+        if !is_storable(&[id]) {
+            return Ok(None);
+        }
+        let mut connection = self.reader().await?;
+        document::find(&mut connection, kind, id).await.map_err(Error::read)
+    }
+
+    async fn documents(
+        &self,
+        filter: &DocumentFilter,
+        after: Option<Cursor<String>>,
+        ascending: bool,
+        limit: u32,
+    ) -> Result<Vec<DocumentRow>, Error> {
+        let texts = [filter.tenant.as_deref(), filter.parent.as_deref()];
+        if !is_storable(&texts.map(Option::unwrap_or_default)) {
+            return Ok(Vec::new());
+        }
+        check(&[("cursor's id", after.as_ref().map_or("", |after| &after.id))])?;
+        let mut connection = self.reader().await?;
+        let found = document::list(&mut connection, filter, after, ascending, limit).await;
+        found.map_err(Error::read)
+    }
+
+    async fn due_documents(
+        &self,
+        kind: i16,
+        until: Micros,
+        limit: u32,
+    ) -> Result<Vec<DocumentRow>, Error> {
+        let mut connection = self.reader().await?;
+        document::due(&mut connection, kind, until, limit).await.map_err(Error::read)
+    }
+
+    async fn audit_chain(
+        &self,
+        resource: &str,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<AuditRow>, Error> {
+        if !is_storable(&[resource]) {
+            return Ok(Vec::new());
+        }
+        let mut connection = self.reader().await?;
+        audit::chain(&mut connection, resource, after, limit).await.map_err(Error::read)
+    }
+
+    async fn audit_entries(
+        &self,
+        filter: &AuditFilter,
+        after: Option<AuditCursor>,
+        limit: u32,
+    ) -> Result<Vec<AuditRow>, Error> {
+        let texts = [&filter.resource, &filter.actor, &filter.action];
+        if !is_storable(&texts.map(|text| text.as_deref().unwrap_or_default())) {
+            return Ok(Vec::new());
+        }
+        check(&[("cursor's chain", after.as_ref().map_or("", |after| &after.resource))])?;
+        let mut connection = self.reader().await?;
+        audit::list(&mut connection, filter, after, limit).await.map_err(Error::read)
+    }
+
+    async fn audit_head(&self, resource: &str) -> Result<Option<AuditHead>, Error> {
+        if !is_storable(&[resource]) {
+            return Ok(None);
+        }
+        let mut connection = self.reader().await?;
+        audit::head(&mut connection, resource).await.map_err(Error::read)
+    }
+
+    async fn audit_heads(&self, after: Option<&str>, limit: u32) -> Result<Vec<AuditHead>, Error> {
+        check(&[("cursor's chain", after.unwrap_or_default())])?;
+        let mut connection = self.reader().await?;
+        audit::heads(&mut connection, after, limit).await.map_err(Error::read)
+    }
+
+    async fn unsealed_heads(&self, limit: u32) -> Result<Vec<AuditHead>, Error> {
+        let mut connection = self.reader().await?;
+        audit::unsealed(&mut connection, limit).await.map_err(Error::read)
+    }
+
+    async fn seal(&self, seal: &AuditRow, heads: &[AuditHead]) -> Result<bool, Error> {
+        check_seal(seal, heads)?;
+        let mut connection = self.writer().await?;
+        audit::seal(&mut connection, seal, heads).await.map_err(Error::write)
     }
 
     async fn health(&self) -> Result<(), Error> {

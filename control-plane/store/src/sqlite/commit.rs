@@ -38,16 +38,25 @@ fn is_refusal(error: &sqlx::Error) -> bool {
     matches!(code & 0xff, 19 | 18)
 }
 
+/// Whether a number of the audit log is there already.
+fn is_taken_number(error: &sqlx::Error) -> bool {
+    let error = error.as_database_error();
+    error.is_some_and(|error| {
+        error.is_unique_violation() && error.message().contains("audit.number")
+    })
+}
+
 /// Each by itself. Once one of them is written, an error leaves the batch's outcome unknown.
 async fn write_each(writer: &mut Writer<'_>, commits: &[Commit]) -> Result<Vec<Outcome>, Error> {
     let whole = Batch::new(commits)?;
-    let places: HashSet<usize> = whole.transitions.iter().map(|t| t.place).collect();
+    let places: Vec<usize> = whole.transitions.iter().map(|t| t.place).collect();
     let mut outcomes = whole.into_outcomes();
     let mut written = false;
     for place in places {
         let mut single = Batch::new(std::slice::from_ref(&commits[place]))?;
         outcomes[place] = match write(writer, &mut single).await {
             Ok(()) => single.into_outcomes().remove(0),
+            Err(error) if is_taken_number(&error) => Outcome::Conflict,
             Err(error) if is_refusal(&error) => {
                 Outcome::Refused { reason: Error::write(error).to_string() }
             }

@@ -307,6 +307,8 @@ mod tests {
             dead_letters: Vec::new(),
             remove_dead_letters: Vec::new(),
             blobs: Vec::new(),
+            documents: Vec::new(),
+            audit: Vec::new(),
         }
     }
 }

@@ -26,6 +26,7 @@ pub(super) enum Kind {
     Text,
     Bytes,
     OptionalBytes,
+    OptionalText,
 }
 
 impl Kind {
@@ -34,7 +35,7 @@ impl Kind {
             Self::Id | Self::OptionalId => 16,
             Self::Hash => 32,
             Self::Integer | Self::OptionalInteger => INTEGER_BYTES,
-            Self::Text | Self::Bytes | Self::OptionalBytes => 2 * OFFSET_BYTES,
+            Self::Text | Self::Bytes | Self::OptionalBytes | Self::OptionalText => 2 * OFFSET_BYTES,
         }
     }
 
@@ -59,6 +60,7 @@ impl Kind {
             Self::Text => format!("CAST({bytes} AS TEXT)"),
             Self::Bytes => bytes,
             Self::OptionalBytes => optional(bytes),
+            Self::OptionalText => optional(format!("CAST({bytes} AS TEXT)")),
         }
     }
 }

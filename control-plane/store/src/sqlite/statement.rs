@@ -106,6 +106,36 @@ const DEAD_LETTERS: Layout = Layout {
 const RUN_BLOBS: Layout =
     Layout { parameter: "$8", columns: &[("run_id", Kind::Id), ("hash", Kind::Hash)] };
 
+const DOCUMENTS: Layout = Layout {
+    parameter: "$9",
+    columns: &[
+        ("kind", Kind::Integer),
+        ("id", Kind::Text),
+        ("tenant", Kind::Text),
+        ("parent", Kind::OptionalText),
+        ("status", Kind::Integer),
+        ("created_at", Kind::Integer),
+        ("updated_at", Kind::Integer),
+        ("due_at", Kind::OptionalInteger),
+        ("version", Kind::Integer),
+        ("body", Kind::Bytes),
+    ],
+};
+
+const AUDIT: Layout = Layout {
+    parameter: "$10",
+    columns: &[
+        ("resource", Kind::Text),
+        ("number", Kind::Integer),
+        ("at", Kind::Integer),
+        ("actor", Kind::Text),
+        ("action", Kind::Text),
+        ("body", Kind::Bytes),
+        ("previous", Kind::Hash),
+        ("hash", Kind::Hash),
+    ],
+};
+
 /// Begins the transaction and gives the places of those that lose by version or owner.
 static LOSERS: LazyLock<String> = LazyLock::new(|| {
     format!(
@@ -129,7 +159,7 @@ static KNOWN: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// The parts of the write, in the order of their parameters from `$2`.
-static PARTS: LazyLock<[(Layout, String); 7]> = LazyLock::new(|| {
+static PARTS: LazyLock<[(Layout, String); 9]> = LazyLock::new(|| {
     let insert = |table: &str, layout: Layout, otherwise: &str| {
         let text = format!(
             "{}INSERT INTO {table} ({}) SELECT {} FROM n{otherwise}; ",
@@ -161,8 +191,25 @@ static PARTS: LazyLock<[(Layout, String); 7]> = LazyLock::new(|| {
         (REMOVED_LETTERS, remove),
         insert("dead_letters", DEAD_LETTERS, once),
         insert("run_blobs", RUN_BLOBS, once),
+        insert("documents", DOCUMENTS, NEWER),
+        (AUDIT, audit()),
     ]
 });
+
+/// A document that is there is replaced by a newer one.
+const NEWER: &str = " WHERE true ON CONFLICT (kind, id) DO UPDATE SET parent = excluded.parent, \
+     status = excluded.status, updated_at = excluded.updated_at, due_at = excluded.due_at, \
+     version = excluded.version, body = excluded.body WHERE documents.version < excluded.version";
+
+/// Adds to the audit log, and notes what no seal covers.
+fn audit() -> String {
+    let (counter, names, values) = (AUDIT.counter(), AUDIT.names(), AUDIT.values());
+    format!(
+        "{counter}INSERT INTO audit ({names}) SELECT {values} FROM n; \
+         {counter}INSERT INTO audit_unsealed (resource, number) SELECT a.resource, a.number \
+         FROM (SELECT {values} FROM n) AS a WHERE true ON CONFLICT DO NOTHING; "
+    )
+}
 
 /// The statement that begins, and finds losers: rows of a place, and rows of a place with the run
 /// and the body's hash of a known request.
@@ -212,6 +259,8 @@ pub(super) fn write(
         parts.removed_letters,
         parts.dead_letters,
         parts.run_blobs,
+        parts.documents,
+        parts.audit,
     ];
     let mut text = String::new();
     let mut arguments = SqliteArguments::default();
@@ -236,6 +285,8 @@ struct Parts {
     removed_letters: Records,
     dead_letters: Records,
     run_blobs: Records,
+    documents: Records,
+    audit: Records,
 }
 
 impl Parts {
@@ -257,6 +308,7 @@ impl Parts {
                 .optional_bytes(&mut self.heap, row.blob.as_ref().map(|hash| &hash.0[..]));
         }
         self.push_others(transition);
+        self.push_documents(transition);
         for hash in transition.blobs() {
             self.run_blobs.id(run).hash(hash);
         }
@@ -318,6 +370,34 @@ impl Parts {
                 .text(heap, &letter.step)
                 .integer(letter.at)
                 .bytes(heap, &letter.body);
+        }
+    }
+
+    fn push_documents(&mut self, transition: &Transition<'_>) {
+        let heap = &mut self.heap;
+        for row in &transition.commit.documents {
+            self.documents
+                .integer(row.kind.into())
+                .text(heap, &row.id)
+                .text(heap, &row.tenant)
+                .optional_bytes(heap, row.parent.as_deref().map(str::as_bytes))
+                .integer(row.status.into())
+                .integer(row.created_at)
+                .integer(row.updated_at)
+                .optional_integer(row.due_at)
+                .integer(row.version)
+                .bytes(heap, &row.body);
+        }
+        for row in &transition.commit.audit {
+            self.audit
+                .text(heap, &row.resource)
+                .integer(row.number)
+                .integer(row.at)
+                .text(heap, &row.actor)
+                .text(heap, &row.action)
+                .bytes(heap, &row.body)
+                .hash(row.previous)
+                .hash(row.hash);
         }
     }
 }

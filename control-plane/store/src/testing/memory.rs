@@ -4,6 +4,7 @@
 //! Each process of a test opens a session of its own on one [`Memory`]; what stands between a
 //! session and the tables is its [`Gate`], which may be slow, fail, or never answer.
 
+mod documents;
 mod session;
 mod shared;
 mod tables;

@@ -3,10 +3,12 @@
 
 mod support;
 
+mod audit;
 mod blob;
 mod commit;
 mod concurrency;
 mod dead_letter;
+mod document;
 mod fault;
 mod key;
 mod opening;
@@ -102,6 +104,19 @@ cases! {
         dead_letters_come_and_go_with_commits,
         a_loser_leaves_no_dead_letter,
         dead_letters_are_listed_and_deleted;
+    document:
+        documents_change_by_compare_and_swap,
+        a_change_is_done_as_a_whole_or_not_at_all,
+        a_change_over_a_limit_is_refused,
+        documents_are_listed_and_filtered,
+        documents_come_with_a_run_and_go_with_it,
+        a_loser_leaves_no_document_and_no_entry,
+        a_document_of_two_runs_is_written_by_both;
+    audit:
+        chains_are_read_in_order_and_by_pages,
+        the_log_is_listed_by_time_and_filtered,
+        a_seal_covers_the_heads_it_names_and_nothing_later,
+        one_of_many_takes_a_number;
     workflow:
         definitions_are_kept_by_hash,
         a_version_is_replaced_only_on_request,

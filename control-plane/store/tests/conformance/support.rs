@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use engine::{ContentHash, Instant, RunId};
 use store::testing::TestDatabase;
-use store::{Commit, DeadLetterRow, JournalRow, Outcome, OwnerId, RequestRow, RunRow, Store};
+use store::{
+    AuditRow, Commit, Cursor, DeadLetterRow, DocumentRow, JournalRow, Outcome, OwnerId, RequestRow,
+    RunRow, Store,
+};
 use uuid::Uuid;
 
 /// The time that most things happen at.
@@ -85,6 +88,8 @@ pub(crate) fn start(number: u64, events: i64) -> Commit {
         dead_letters: Vec::new(),
         remove_dead_letters: Vec::new(),
         blobs: Vec::new(),
+        documents: Vec::new(),
+        audit: Vec::new(),
     }
 }
 
@@ -136,6 +141,46 @@ pub(crate) fn dead_letter(commit: &Commit, id: &str, at: i64) -> DeadLetterRow {
         at,
         body: b"{\"error\":\"lost\"}".to_vec(),
     }
+}
+
+/// The first version of a document.
+pub(crate) fn document(kind: i16, id: &str, created_at: i64) -> DocumentRow {
+    DocumentRow {
+        kind,
+        id: id.to_owned(),
+        tenant: "default".to_owned(),
+        parent: None,
+        status: 1,
+        created_at,
+        updated_at: created_at,
+        due_at: None,
+        version: 1,
+        body: b"{}".to_vec(),
+    }
+}
+
+/// An entry of the audit log, which follows that of the number before.
+pub(crate) fn audit(resource: &str, number: i64) -> AuditRow {
+    let hash = |number: i64| match number {
+        0 => ContentHash([0; 32]),
+        _ => ContentHash::of(format!("{resource} {number}").as_bytes()),
+    };
+    AuditRow {
+        resource: resource.to_owned(),
+        number,
+        at: NOW + number,
+        actor: "ann".to_owned(),
+        action: "run.cancel".to_owned(),
+        body: b"{\"reason\":\"late\"}".to_vec(),
+        previous: hash(number - 1),
+        hash: hash(number),
+    }
+}
+
+/// Removes what ended before `before`; gives how many.
+pub(crate) async fn delete_finished(world: &World, before: i64) -> u64 {
+    let before = Cursor { at: before, id: RunId(Uuid::nil()) };
+    world.store.delete_finished(before, None, 100).await.unwrap().runs
 }
 
 /// Content that no row holds, another for each number.

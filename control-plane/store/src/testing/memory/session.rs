@@ -9,9 +9,11 @@ use engine::{ContentHash, RunId};
 
 use super::tables::Tables;
 use super::{Access, Gate, Memory};
+use crate::document::{check_change, check_seal};
 use crate::limits::RUNS_AT_ONCE_MAX;
 use crate::{
-    Adoption, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Deleted, Error, Heartbeat,
+    Adoption, AuditCursor, AuditFilter, AuditHead, AuditRow, Change, Changed, Commit, Cursor,
+    DeadLetterFilter, DeadLetterRow, Deleted, DocumentFilter, DocumentRow, Error, Heartbeat,
     JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking, Registration,
     ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Standing,
     Store, Tended, WorkflowRow,
@@ -311,6 +313,69 @@ impl Store for Session {
 
     async fn tend_journal(&self, _now: Micros, _passed: Micros) -> Result<Tended, Error> {
         self.read(|_| Tended::default()).await
+    }
+
+    async fn change(&self, change: &Change) -> Result<Changed, Error> {
+        check_change(change)?;
+        self.write(|tables| tables.change(change)).await
+    }
+
+    async fn document(&self, kind: i16, id: &str) -> Result<Option<DocumentRow>, Error> {
+        self.read(|tables| tables.document(kind, id)).await
+    }
+
+    async fn documents(
+        &self,
+        filter: &DocumentFilter,
+        after: Option<Cursor<String>>,
+        ascending: bool,
+        limit: u32,
+    ) -> Result<Vec<DocumentRow>, Error> {
+        self.read(|tables| tables.documents(filter, after.as_ref(), ascending, limit)).await
+    }
+
+    async fn due_documents(
+        &self,
+        kind: i16,
+        until: Micros,
+        limit: u32,
+    ) -> Result<Vec<DocumentRow>, Error> {
+        self.read(|tables| tables.due_documents(kind, until, limit)).await
+    }
+
+    async fn audit_chain(
+        &self,
+        resource: &str,
+        after: i64,
+        limit: u32,
+    ) -> Result<Vec<AuditRow>, Error> {
+        self.read(|tables| tables.audit_chain(resource, after, limit)).await
+    }
+
+    async fn audit_entries(
+        &self,
+        filter: &AuditFilter,
+        after: Option<AuditCursor>,
+        limit: u32,
+    ) -> Result<Vec<AuditRow>, Error> {
+        self.read(|tables| tables.audit_entries(filter, after.as_ref(), limit)).await
+    }
+
+    async fn audit_head(&self, resource: &str) -> Result<Option<AuditHead>, Error> {
+        self.read(|tables| tables.audit_head(resource)).await
+    }
+
+    async fn audit_heads(&self, after: Option<&str>, limit: u32) -> Result<Vec<AuditHead>, Error> {
+        self.read(|tables| tables.audit_heads(after, limit)).await
+    }
+
+    async fn unsealed_heads(&self, limit: u32) -> Result<Vec<AuditHead>, Error> {
+        self.read(|tables| tables.unsealed_heads(limit)).await
+    }
+
+    async fn seal(&self, seal: &AuditRow, heads: &[AuditHead]) -> Result<bool, Error> {
+        check_seal(seal, heads)?;
+        self.write(|tables| tables.seal(seal, heads)).await
     }
 
     async fn health(&self) -> Result<(), Error> {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use engine::{ContentHash, RunId};
 
+use super::documents::Documents;
 use super::shared::Shared;
 use crate::batch::{Batch, Transition};
 use crate::limits::{DEFINITION_BYTES_MAX, PAGE_ROWS_MAX};
@@ -18,7 +19,8 @@ pub(super) struct Tables {
     pub(super) runs: BTreeMap<RunId, RunRow>,
     pub(super) shared: Shared,
     journal: BTreeMap<RunId, Vec<JournalRow>>,
-    requests: BTreeMap<(String, String), RequestRow>,
+    pub(super) documents: Documents,
+    pub(super) requests: BTreeMap<(String, String), RequestRow>,
     dead_letters: BTreeMap<String, DeadLetterRow>,
     definitions: BTreeMap<[u8; 32], String>,
     /// In the order in which they were first registered.
@@ -59,6 +61,10 @@ impl Tables {
         }
         batch.refuse_missing(&missing);
         for transition in std::mem::take(&mut batch.transitions) {
+            // Another of the batch may have been the first to take a number.
+            if self.documents.has_any(&transition.commit.audit) {
+                continue;
+            }
             self.write(&transition);
             batch.settle(transition.place, Outcome::Committed);
         }
@@ -87,7 +93,7 @@ impl Tables {
                     && stored.owner == commit.row.owner
             }
         };
-        if !stands {
+        if !stands || self.documents.has_any(&commit.audit) {
             return Some(Outcome::Conflict);
         }
         let request = transition.request()?;
@@ -130,6 +136,8 @@ impl Tables {
             let row = DeadLetterRow { run_id: run, ..letter.clone() };
             self.dead_letters.entry(row.id.clone()).or_insert(row);
         }
+        self.documents.project(&commit.documents);
+        self.documents.append(&commit.audit);
         let blobs = self.run_blobs.entry(run).or_default();
         blobs.extend(transition.blobs().map(|hash| hash.0));
     }
@@ -416,6 +424,7 @@ impl Tables {
             self.run_blobs.remove(run);
         }
         self.dead_letters.retain(|_, letter| !gone.contains(&letter.run_id));
+        self.documents.forget(&gone);
         let last = seen.last().filter(|_| seen.len() == limit as usize);
         Deleted { runs: count(gone.len()), next: last.map(|(at, id)| Cursor { at: *at, id: *id }) }
     }
