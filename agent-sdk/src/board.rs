@@ -4,8 +4,10 @@
 
 mod frames;
 mod orders;
+#[cfg(test)]
+mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use tonic::transport::Channel;
 use crate::context::{Context, Figures, News, Reporter};
 use crate::limits::{
     CANCEL_GRACE, PAYLOAD_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, PROCEED_TIMEOUT,
-    RESEND_DOUBLINGS_MAX, STATUS_INTERVAL,
+    RESEND_DOUBLINGS_MAX, STATUS_INTERVAL, TASKS_MAX,
 };
 use crate::outbox::{Item, Outbox};
 use crate::outcome::{self, Stop, clipped};
@@ -37,6 +39,8 @@ pub(crate) struct Board {
 
 struct State {
     tasks: HashMap<String, Entry>,
+    /// Tasks that were assigned and are not taken on before there is room in the outbox.
+    held: VecDeque<v1::Task>,
     outbox: Outbox,
     clocks: Clocks,
     /// Counts sessions; frames of an older one are not sent.
@@ -104,6 +108,7 @@ impl Board {
     pub(crate) fn new(agent: Agent) -> Arc<Self> {
         let state = State {
             tasks: HashMap::new(),
+            held: VecDeque::new(),
             outbox: Outbox::default(),
             clocks: Clocks::default(),
             session: 0,
@@ -126,11 +131,13 @@ impl Board {
 
     /// How many tasks there are, those included whose results are not acknowledged.
     pub(crate) fn tasks(&self) -> usize {
-        self.lock().tasks.len()
+        let state = self.lock();
+        state.tasks.len() + state.held.len()
     }
 
+    /// Whether so much waits that nothing more should be read.
     pub(crate) fn is_full(&self) -> bool {
-        self.lock().outbox.is_full()
+        self.lock().held.len() >= TASKS_MAX
     }
 
     /// Sends a frame that belongs to the present session.
@@ -215,13 +222,7 @@ impl Board {
                 Stage::Running => {}
                 Stage::Waiting(_) => {
                     // It never began, so there is nothing to wait for.
-                    let result = outcome::result(
-                        Err(Failure::cancelled("it had not begun").no_effect()),
-                        Some(stop),
-                        Figures::default(),
-                        PAYLOAD_BYTES_MAX,
-                    );
-                    state.settle(id, number, result);
+                    state.settle(id, number, never_began(stop));
                     return;
                 }
             }
@@ -332,6 +333,12 @@ impl Entry {
     fn task_ref(&self, id: &str) -> v1::TaskRef {
         v1::TaskRef { task_id: id.to_owned(), lease_token: self.lease_token.clone() }
     }
+}
+
+/// The result of a task that was stopped before it began.
+fn never_began(stop: Stop) -> v1::TaskResult {
+    let failure = Failure::cancelled("it had not begun").no_effect();
+    outcome::result(Err(failure), Some(stop), Figures::default(), PAYLOAD_BYTES_MAX)
 }
 
 /// The work of one task, from `Accepted` to its result.

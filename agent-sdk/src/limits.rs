@@ -7,7 +7,7 @@ use std::time::Duration;
 pub const SLOTS_DEFAULT: u32 = 8;
 /// How many tasks a runner holds, whatever it is sent; more are given back.
 pub const TASKS_MAX: usize = 10_000;
-/// How many frames wait to be sent before nothing more is read.
+/// How many frames wait to be sent before no further task is taken on.
 pub const FRAMES_QUEUED_MAX: usize = 4 * 1024;
 /// How many log lines, chunks and the like wait to be sent; the oldest are dropped.
 pub const NEWS_QUEUED_MAX: usize = 1024;

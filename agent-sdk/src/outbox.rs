@@ -96,7 +96,7 @@ impl Outbox {
         self.items.push_front(Item::Result(task_id));
     }
 
-    /// Whether so much waits that nothing more should be taken on.
+    /// Whether so much waits that no further task should be taken on.
     pub(crate) fn is_full(&self) -> bool {
         self.items.len() >= FRAMES_QUEUED_MAX
     }

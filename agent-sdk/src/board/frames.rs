@@ -41,10 +41,12 @@ impl Stream for Frames {
         if state.session != self.session {
             return Poll::Ready(None);
         }
-        if state.live
-            && let Some(frame) = state.next_frame()
-        {
-            return Poll::Ready(Some(request(frame)));
+        if state.live {
+            let frame = state.next_frame();
+            self.board.take_on_held(&mut state);
+            if let Some(frame) = frame.or_else(|| state.next_frame()) {
+                return Poll::Ready(Some(request(frame)));
+            }
         }
         if state.closing && state.outbox.is_empty() {
             return Poll::Ready(None);

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-use super::{Board, Clocks, Entry, Stage, State, Voice, Worker};
+use super::{Board, Clocks, Entry, Stage, State, Voice, Worker, never_began};
 use crate::context::{Context, Facts, Figures};
 use crate::limits::{CANCEL_GRACE, STATUS_INTERVAL, TASKS_MAX, TIMEOUT_MARGIN};
 use crate::outbox::Item;
@@ -68,22 +68,41 @@ impl Board {
         }
     }
 
-    /// Takes a task on, or gives it back when there is no room for it.
-    pub(crate) fn assign(self: &Arc<Self>, mut task: v1::Task) {
+    /// Takes a task on, gives it back when there is no room for it, or holds it as long as there
+    /// is no room to say so: what is said about other tasks is heard meanwhile.
+    pub(crate) fn assign(self: &Arc<Self>, task: v1::Task) {
+        let mut state = self.lock();
+        if state.outbox.is_full() {
+            let id = task.r#ref.as_ref().map(|task| task.task_id.as_str());
+            // The same task again, under another lease, stands for both.
+            drop(id.and_then(|id| state.take_held(id)));
+            state.held.push_back(task);
+        } else {
+            self.take_on(&mut state, task);
+        }
+    }
+
+    /// Takes on what was held, as far as there is room.
+    pub(super) fn take_on_held(self: &Arc<Self>, state: &mut State) {
+        while !state.outbox.is_full()
+            && let Some(task) = state.held.pop_front()
+        {
+            self.take_on(state, task);
+        }
+    }
+
+    fn take_on(self: &Arc<Self>, state: &mut State, mut task: v1::Task) {
         let now = Instant::now();
         let Some(task_ref) = task.r#ref.clone() else {
             tracing::warn!("a task without an id was assigned; it is left aside");
             return;
         };
         let id = task_ref.task_id.clone();
-        let mut state = self.lock();
         let Again::New { stale_answers } = state.again(&task_ref, task.attempt) else { return };
-        if let Some(reason) = self.no_room(&state) {
+        if let Some(reason) = self.no_room(state) {
             state.release(task_ref, reason);
             return;
         }
-        state.numbers += 1;
-        let number = state.numbers;
         let cancelled = CancellationToken::new();
         let (allow, proceed) = match task.await_proceed {
             true => {
@@ -96,19 +115,10 @@ impl Board {
             Some(_) => Stage::Waiting(allow),
             None => Stage::Running,
         };
-        let entry = Entry {
-            lease_token: task_ref.lease_token.clone(),
-            attempt: task.attempt,
-            number,
-            stage,
-            cancelled: cancelled.clone(),
-            stop: None,
-            stale_answers,
-            worker: None,
-            progress: None,
-            checkpoint: None,
-        };
-        state.tasks.insert(id.clone(), entry);
+        let number = state.insert(&task_ref, task.attempt, stage, cancelled.clone());
+        if let Some(entry) = state.tasks.get_mut(&id) {
+            entry.stale_answers = stale_answers;
+        }
         state.outbox.push(Item::Accepted(id.clone()));
         let input = text(task.input.take(), "the input");
         let inherited = text(task.inherited.take(), "what is inherited");
@@ -153,6 +163,13 @@ impl Board {
     pub(crate) fn cancel(self: &Arc<Self>, cancel: &v1::Cancel) {
         let Some(task) = &cancel.task else { return };
         let grace = from_duration(cancel.grace).unwrap_or(CANCEL_GRACE);
+        {
+            let mut state = self.lock();
+            if let Some(held) = state.take_held(&task.task_id) {
+                state.settle_held(held);
+                return;
+            }
+        }
         self.stop(&task.task_id, None, Stop::Cancelled, grace);
     }
 
@@ -173,6 +190,9 @@ impl Board {
 
     /// Drops a task that is not this agent's any more, without a report.
     pub(crate) fn lease_lost(&self, lost: &v1::LeaseLost) {
+        if self.lock().take_held(&lost.task_id).is_some() {
+            return;
+        }
         if !self.lock().is_stale(&lost.task_id, &lost.lease_token) {
             self.drop_task(&lost.task_id, &lost.reason);
         }
@@ -200,7 +220,50 @@ impl Board {
 }
 
 impl State {
+    /// Puts a task among those that the agent has; gives its number.
+    fn insert(
+        &mut self,
+        task: &v1::TaskRef,
+        attempt: i32,
+        stage: Stage,
+        cancelled: CancellationToken,
+    ) -> u64 {
+        self.numbers += 1;
+        let entry = Entry {
+            lease_token: task.lease_token.clone(),
+            attempt,
+            number: self.numbers,
+            stage,
+            cancelled,
+            stop: None,
+            stale_answers: 0,
+            worker: None,
+            progress: None,
+            checkpoint: None,
+        };
+        self.tasks.insert(task.task_id.clone(), entry);
+        self.numbers
+    }
+
+    /// Takes out a task that is held under this id.
+    fn take_held(&mut self, id: &str) -> Option<v1::Task> {
+        let named = |task: &v1::Task| task.r#ref.as_ref().is_some_and(|it| it.task_id == id);
+        let at = self.held.iter().position(named)?;
+        self.held.remove(at)
+    }
+
+    /// A task that was held is cancelled: it never begins.
+    fn settle_held(&mut self, task: v1::Task) {
+        let Some(task_ref) = task.r#ref else { return };
+        let Again::New { .. } = self.again(&task_ref, task.attempt) else { return };
+        let stage = Stage::Waiting(None);
+        let number = self.insert(&task_ref, task.attempt, stage, CancellationToken::new());
+        self.settle(&task_ref.task_id, number, never_began(Stop::Cancelled));
+    }
+
     fn end_session(&mut self) {
+        // The control plane gives them out anew when they are not named.
+        self.held.clear();
         self.session += 1;
         self.live = false;
         self.closing = false;
