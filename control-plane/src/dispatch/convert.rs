@@ -15,13 +15,17 @@ use super::lease::LeaseToken;
 use super::matcher::{ActionView, AgentView};
 use super::report::Usage;
 use super::session::{AgentVerdict, Assignment, Incoming, Outgoing, Settled};
+use crate::hash::QuickSet;
 use crate::limits;
 
-/// Frames for an agent, tasks and acknowledgements that follow one another put together.
+/// Frames for an agent, tasks and acknowledgements put together. An acknowledgement may overtake
+/// tasks on the way to others like it, as long as none of them is the one that it is about.
 pub(super) fn responses(frames: Vec<Outgoing>, clocks: &Clocks) -> Vec<v1::ConnectResponse> {
-    let mut responses: Vec<v1::ConnectResponse> = Vec::with_capacity(frames.len());
+    let mut responses: Vec<v1::ConnectResponse> = Vec::new();
     let mut bytes = 0;
+    let mut overtakable = Overtakable::default();
     for frame in frames {
+        let Some(frame) = overtakable.join(frame, &mut responses) else { continue };
         let next = response(frame, clocks);
         let size = match &next {
             connect_response::Frame::Assign(assign) => prost::Message::encoded_len(assign),
@@ -36,10 +40,6 @@ pub(super) fn responses(frames: Vec<Outgoing>, clocks: &Clocks) -> Vec<v1::Conne
                 bytes += size;
                 last.tasks.extend(next.tasks);
             }
-            (
-                Some(connect_response::Frame::ResultsAck(last)),
-                connect_response::Frame::ResultsAck(next),
-            ) => last.acks.extend(next.acks),
             (_, next) => {
                 bytes = size;
                 responses.push(v1::ConnectResponse { frame: Some(next) });
@@ -47,6 +47,40 @@ pub(super) fn responses(frames: Vec<Outgoing>, clocks: &Clocks) -> Vec<v1::Conne
         }
     }
     responses
+}
+
+/// Where acknowledgements are gathered, and the tasks that were given out behind.
+#[derive(Default)]
+struct Overtakable {
+    acks: Option<usize>,
+    behind: QuickSet<TaskKey>,
+}
+
+impl Overtakable {
+    /// Adds an acknowledgement to those before, where that may be; gives back everything else.
+    fn join(&mut self, frame: Outgoing, responses: &mut [v1::ConnectResponse]) -> Option<Outgoing> {
+        match &frame {
+            Outgoing::Ack { key, lease, duplicate } => {
+                let gathered = self.acks.filter(|_| !self.behind.contains(key));
+                let gathered = gathered.and_then(|at| responses.get_mut(at)?.frame.as_mut());
+                if let Some(connect_response::Frame::ResultsAck(before)) = gathered {
+                    before.acks.push(ack(*key, *lease, *duplicate));
+                    return None;
+                }
+                *self = Self { acks: Some(responses.len()), behind: QuickSet::default() };
+            }
+            Outgoing::Assign(assignment) if self.acks.is_some() => {
+                self.behind.insert(assignment.order.key);
+            }
+            Outgoing::Assign(_) => {}
+            _ => *self = Self::default(),
+        }
+        Some(frame)
+    }
+}
+
+fn ack(key: TaskKey, lease: LeaseToken, duplicate: bool) -> v1::ResultAck {
+    v1::ResultAck { task_id: key.to_string(), duplicate, lease_token: lease.to_string() }
 }
 
 /// Whether a frame makes the agent do something for a run: only the run's owner may.
@@ -85,10 +119,7 @@ pub(super) fn response(frame: Outgoing, clocks: &Clocks) -> connect_response::Fr
             grace: Some(duration(grace)),
         }),
         Outgoing::Ack { key, lease, duplicate } => {
-            let (task_id, lease_token) = (key.to_string(), lease.to_string());
-            Frame::ResultsAck(v1::ResultsAck {
-                acks: vec![v1::ResultAck { task_id, duplicate, lease_token }],
-            })
+            Frame::ResultsAck(v1::ResultsAck { acks: vec![ack(key, lease, duplicate)] })
         }
         Outgoing::LeaseLost { key, lease, reason } => Frame::LeaseLost(v1::LeaseLost {
             task_id: key.to_string(),
@@ -474,6 +505,22 @@ mod tests {
         let ping = Outgoing::Ping { nonce: 1 };
         let frames = vec![assign(1, 1), assign(2, 1), ping, assign(3, 1), ack(), ack()];
         assert_eq!(shapes(frames), ["assign 2", "ping", "assign 1", "ack 2"]);
+    }
+
+    #[test]
+    fn acknowledgements_overtake_tasks_unless_they_are_about_one() {
+        let ack = |number| Outgoing::Ack {
+            key: order("w", number).key,
+            lease: LeaseToken { epoch: 1, attempt: 1, counter: u64::from(number) },
+            duplicate: false,
+        };
+        let frames = vec![ack(1), assign(11, 1), ack(2), assign(12, 1), ack(3), assign(13, 1)];
+        assert_eq!(shapes(frames), ["ack 3", "assign 3"]);
+        let frames = vec![ack(1), assign(2, 1), ack(2), assign(3, 1), ack(4)];
+        assert_eq!(shapes(frames), ["ack 1", "assign 1", "ack 2", "assign 1"]);
+        let ping = Outgoing::Ping { nonce: 1 };
+        let frames = vec![ack(1), assign(11, 1), ping, ack(2)];
+        assert_eq!(shapes(frames), ["ack 1", "assign 1", "ping", "ack 1"]);
     }
 
     #[test]
