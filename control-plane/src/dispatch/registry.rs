@@ -14,6 +14,7 @@ use super::lending::Replica;
 use super::loan::Loan;
 use super::session::{Session, SessionId};
 use crate::hash::QuickMap;
+use crate::limits;
 
 /// An agent, the same over all its sessions while it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,6 +69,8 @@ pub(super) struct Agent {
     pub(super) strays: BTreeSet<(TaskKey, LeaseToken)>,
     /// How many of those it has whose owner is not known.
     pub(super) sought: u32,
+    /// How many of its results are not acknowledged yet.
+    pub(super) unacknowledged: u32,
 }
 
 impl Agent {
@@ -93,6 +96,7 @@ impl Agent {
             loans: BTreeMap::new(),
             strays: BTreeSet::new(),
             sought: 0,
+            unacknowledged: 0,
         }
     }
 
@@ -178,16 +182,20 @@ impl Agent {
     /// Whether it may get a task of this action now.
     pub(super) fn can_take(&self, action: &str, now: Instant) -> bool {
         self.is_open()
-            && self.session.as_ref().is_some_and(Session::has_room)
+            && self.takes_more()
             && self.has_credit(action)
             && self.breaker_permits(action, now)
     }
 
+    /// Whether it reads what it is sent, and has room for more results.
+    pub(super) fn takes_more(&self) -> bool {
+        self.session.as_ref().is_some_and(Session::has_room)
+            && self.unacknowledged < limits::RESULTS_UNACKNOWLEDGED_MAX
+    }
+
     /// Whether it takes anything at all now.
     pub(super) fn has_room(&self) -> bool {
-        self.is_open()
-            && self.session.as_ref().is_some_and(Session::has_room)
-            && self.taken() < self.credits.total as usize
+        self.is_open() && self.takes_more() && self.taken() < self.credits.total as usize
     }
 
     /// Whether it is less loaded than `other`.

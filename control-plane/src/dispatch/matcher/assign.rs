@@ -100,9 +100,8 @@ impl Matcher {
     /// The best of what waits in the lanes of an agent; with `room`, as far as it has room.
     pub(super) fn best_for(&mut self, id: AgentId, room: bool) -> Option<Head> {
         let agent = self.registry.get(id)?;
-        let has_room = agent.session.as_ref().is_some_and(|session| session.has_room());
         let is_full = room && agent.taken() >= agent.credits.total as usize;
-        if !agent.is_open() || !has_room || is_full {
+        if !agent.is_open() || !agent.takes_more() || is_full {
             return None;
         }
         let mut best: Option<Head> = None;

@@ -211,6 +211,19 @@ impl Matcher {
         let timer = task.timer.take();
         self.counts.queued -= 1;
         self.unschedule_task(key, timer);
+        if let Some(agent) = origin.and_then(|(agent, _)| self.registry.get_mut(agent)) {
+            agent.unacknowledged += 1;
+        }
+    }
+
+    /// A result of an agent is settled: it has room for another one.
+    fn settled_of(&mut self, id: AgentId) {
+        let Some(agent) = self.registry.get_mut(id) else { return };
+        let was_full = agent.unacknowledged >= limits::RESULTS_UNACKNOWLEDGED_MAX;
+        agent.unacknowledged = agent.unacknowledged.saturating_sub(1);
+        if was_full {
+            self.match_agent(id);
+        }
     }
 
     /// What is asked to be cancelled is not here: it has ended, or never came.
@@ -420,6 +433,9 @@ impl Matcher {
                     && matches!(ended.report.task.outcome, TaskOutcome::Failed(_))
                 {
                     self.checkpoints.keep(key, state);
+                }
+                if let Some((agent, _)) = ended.origin {
+                    self.settled_of(agent);
                 }
                 None
             }

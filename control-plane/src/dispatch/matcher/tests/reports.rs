@@ -9,6 +9,8 @@ use engine::task::{DeclaredUndo, FailureKind, TaskOrder, TaskOutcome};
 use super::super::super::lease::LeaseToken;
 use super::super::super::report::{ReportAck, Subject, UpdateKind, Usage};
 use super::super::super::session::{AgentVerdict, Incoming, Outgoing, Settled};
+use crate::limits;
+
 use super::world::{World, failure, key, order, register};
 
 #[test]
@@ -32,6 +34,23 @@ fn a_result_is_acknowledged_only_once_it_is_durable() {
         [Outgoing::Ack { key: task.0, lease: task.1, duplicate: true }]
     );
     assert!(world.reports.is_empty());
+}
+
+#[test]
+fn an_agent_with_too_many_unacknowledged_results_gets_no_more_until_some_are() {
+    let mut world = World::new();
+    let agent = world.agent("a", 10_000);
+    for number in 0..limits::RESULTS_UNACKNOWLEDGED_MAX {
+        world.submit(order("w", number));
+        let task = world.one(agent);
+        world.succeed(agent, task);
+    }
+    world.submit(order("w", limits::RESULTS_UNACKNOWLEDGED_MAX));
+    assert_eq!(world.frames(agent), [], "there would be no room for its result");
+    world.answer_all(Some(ReportAck::Durable));
+    let frames = world.frames(agent);
+    let assigned = frames.iter().filter(|frame| matches!(frame, Outgoing::Assign(_))).count();
+    assert_eq!(assigned, 1);
 }
 
 #[test]
