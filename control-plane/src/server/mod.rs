@@ -179,10 +179,8 @@ fn services(context: &Context) -> Routes {
     let orchestrator = OrchestratorServiceServer::new(OrchestratorApi::new(context.clone()));
     let dead_letter = DeadLetterServiceServer::new(DeadLetterApi::new(context.clone()));
     let recovery = RecoveryServiceServer::new(RecoveryApi::new(context.clone()));
-    let agent = AgentServiceServer::new(AgentApi::new(
-        context.dispatcher.clone(),
-        context.stopping.clone(),
-    ));
+    let agents = AgentApi::new(context.dispatcher.clone(), context.stopping.clone());
+    let agent = AgentServiceServer::new(agents.with_requests(context.runs.clone()));
     // Between replicas messages are larger, and compressing them would cost more than it saves.
     let peer = PeerServiceServer::new(PeerApi::new(context.runs.clone(), context.replicas.clone()))
         .max_decoding_message_size(limits::LINK_MESSAGE_BYTES_MAX)

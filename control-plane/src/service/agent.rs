@@ -9,13 +9,17 @@ use std::time::Duration;
 use contracts::v1::agent_service_server::AgentService;
 use contracts::v1::{self, Reason, connect_request};
 use futures::{FutureExt as _, Stream, StreamExt as _, stream};
+use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::auth::Principal;
 use super::page;
+use super::request::{Known, Mark};
 use super::status::Refusal;
 use crate::dispatch::{AgentView, Dispatcher, RegisterFault, ReportFault, agent_to_proto};
 use crate::limits;
+use crate::runs::Runs;
 
 /// The list that page tokens of `ListAgents` are good for.
 const LIST: &str = "ListAgents";
@@ -25,6 +29,8 @@ const LIST: &str = "ListAgents";
 pub struct AgentApi {
     dispatcher: Dispatcher,
     stopping: CancellationToken,
+    /// Where request ids are kept; without it requests are carried out as often as they come.
+    runs: Option<Runs>,
 }
 
 /// The frames to one agent.
@@ -34,7 +40,14 @@ impl AgentApi {
     /// Serves what `dispatcher` has. Once `stopping` is cancelled, streams end with UNAVAILABLE.
     #[must_use]
     pub fn new(dispatcher: Dispatcher, stopping: CancellationToken) -> Self {
-        Self { dispatcher, stopping }
+        Self { dispatcher, stopping, runs: None }
+    }
+
+    /// The same, with request ids kept in the store of `runs`.
+    #[must_use]
+    pub fn with_requests(mut self, runs: Runs) -> Self {
+        self.runs = Some(runs);
+        self
     }
 }
 
@@ -133,13 +146,29 @@ impl AgentService for AgentApi {
         &self,
         request: Request<v1::DrainAgentRequest>,
     ) -> Result<Response<v1::DrainAgentResponse>, Status> {
+        let who = Principal::of(&request);
         let request = request.into_inner();
-        check_request_id(&request.request_id)?;
+        let parts = [request.agent_id.as_bytes(), request.reason.as_bytes()];
+        let mark = Mark::new(&request.request_id, "DrainAgent", &parts)?;
+        let noted = mark.as_ref().zip(self.runs.as_ref());
+        if let Some((mark, runs)) = noted
+            && let Known::Before(row) = mark.known(&**runs.store(), &who).await?
+            && let Some(answer) = &row.response
+        {
+            // Who goes by that name now may be another, and was not asked to drain.
+            let answer = v1::DrainAgentResponse::decode(answer.as_slice());
+            return answer.map(Response::new).map_err(|error| Status::internal(error.to_string()));
+        }
         let agent = self.one(&request.agent_id)?;
         let drained = self.dispatcher.drain(&agent, &request.reason);
         // An agent without tasks may have left meanwhile; it is shown as it was.
         let agent = drained.unwrap_or(agent);
-        Ok(Response::new(v1::DrainAgentResponse { agent: Some(agent_to_proto(agent)) }))
+        let response = v1::DrainAgentResponse { agent: Some(agent_to_proto(agent)) };
+        if let Some((mark, runs)) = noted {
+            let (store, at) = (&**runs.store(), runs.clock().now());
+            mark.note_answer(store, &who, at, response.encode_to_vec()).await?;
+        }
+        Ok(Response::new(response))
     }
 
     async fn get_agent_metrics(

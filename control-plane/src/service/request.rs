@@ -100,6 +100,25 @@ impl Mark {
         }
     }
 
+    /// Notes what was answered to the request, for those that can be carried out twice but are to
+    /// be answered alike.
+    ///
+    /// # Errors
+    /// As [`Mark::note`].
+    pub async fn note_answer(
+        &self,
+        store: &dyn Store,
+        who: &Principal,
+        at: engine::Instant,
+        answer: Vec<u8>,
+    ) -> Result<Known, Refusal> {
+        let row = RequestRow { response: Some(answer), ..self.row(who, None, at) };
+        match store.put_request(&row).await? {
+            None => Ok(Known::New),
+            Some(row) => self.same(row).map(|row| Known::Before(Box::new(row))),
+        }
+    }
+
     fn same(&self, row: RequestRow) -> Result<RequestRow, Refusal> {
         if row.body_hash == self.body {
             return Ok(row);

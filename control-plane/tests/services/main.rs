@@ -7,10 +7,12 @@
 //! - `schedule`: runs that start by the clock;
 //! - `retention`: what is removed, and what is not;
 //! - `admission`: starts are refused when there is too much to do;
+//! - `agents`: agents are drained;
 //! - `port`: what else the port serves, and how it stops.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod admission;
+mod agents;
 mod port;
 mod retention;
 mod run;
