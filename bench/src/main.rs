@@ -71,6 +71,9 @@ enum Verb {
     /// What is used when little happens, and what happens when too much is asked
     #[command(after_help = "Example:\n  bench economy --store postgres")]
     Economy(EconomyArgs),
+    /// How fast a cancel reaches a running task, beside 512 chains
+    #[command(after_help = "Example:\n  bench cancel --store postgres")]
+    Cancel(CancelArgs),
     /// Be an agent of no-op steps until SIGTERM
     #[command(hide = true)]
     Agent(AgentArgs),
@@ -156,6 +159,14 @@ pub(crate) struct EconomyArgs {
     pub(crate) runs: usize,
 }
 
+/// How fast a cancel is.
+#[derive(Args, Debug)]
+struct CancelArgs {
+    /// Which store
+    #[arg(long, value_enum, default_value = "postgres")]
+    store: Kind,
+}
+
 /// Who the agent is.
 #[derive(Args, Debug)]
 struct AgentArgs {
@@ -185,6 +196,11 @@ fn main() -> anyhow::Result<()> {
         Verb::All(args) => {
             let binary = server::binary(arguments.orchestrator)?;
             two_threads()?.block_on(suite::run(&binary, &args))
+        }
+        Verb::Cancel(args) => {
+            let binary = server::binary(arguments.orchestrator)?;
+            println!("{}", two_threads()?.block_on(parts::cancel(&binary, args.store))?);
+            Ok(())
         }
         Verb::Soak(args) => {
             let binary = server::binary(arguments.orchestrator)?;
