@@ -25,6 +25,9 @@ pub const SCHEMA_BYTES_MAX: usize = 256 * 1024;
 pub const CLAIMS_PER_AGENT_MAX: usize = 20_000;
 /// How many claims of tasks that are not known yet are remembered.
 pub const CLAIMS_MAX: usize = 200_000;
+/// An agent with so many results that are not acknowledged yet gets no further tasks: it would
+/// have no room for them.
+pub const RESULTS_UNACKNOWLEDGED_MAX: u32 = 4_096;
 /// An agent with so many unread frames gets no further tasks.
 pub const OUTBOX_FRAMES_FULL: usize = 256;
 /// An agent with so many unread frames is disconnected.
@@ -141,6 +144,20 @@ pub const PAGE_SIZE_MAX: usize = 1_000;
 pub const COMMANDS_QUEUED_MAX: usize = 65_536;
 /// How many commands may wait for one run at once.
 pub const COMMANDS_PER_RUN_MAX: usize = 10_000;
+/// How many commands the write path takes at once.
+pub const COMMANDS_AT_ONCE: usize = 256;
+/// How many new runs it begins beside them, however many commands wait.
+pub const STARTS_AT_LEAST: usize = 16;
+/// With so many transitions waiting to be written, no new run is begun.
+pub const STARTS_BEHIND_COMMITS: usize = 2 * BATCH_TRANSITIONS_MAX;
+/// With so many new runs waiting to be begun, further ones are refused.
+pub const STARTS_WAITING_ADMITTED: usize = 16_384;
+/// When even the luckiest new run waits so long to be begun, further ones are refused.
+pub const START_WAIT_ADMITTED: Duration = Duration::from_secs(1);
+/// So many urgent things may overtake one that is not.
+pub const URGENT_IN_A_ROW: usize = 64;
+/// Over what time the least wait in a queue is taken.
+pub const WAIT_WINDOW: Duration = Duration::from_millis(100);
 /// How many commands of one run are decided in one transition.
 pub const COMMANDS_PER_TRANSITION_MAX: usize = 256;
 /// How many events one transition may collect before it is committed.

@@ -160,7 +160,7 @@ impl Runs {
 
     async fn put(&self, run: RunId, ask: Ask) {
         // With the mailbox closed the process is about to end.
-        drop(self.inbox.send(Envelope { run, ask, reply: Reply::Nobody }).await);
+        self.inbox.send(Envelope { run, ask, reply: Reply::Nobody }).await;
     }
 
     /// Leaves a run to replicas that know its events.

@@ -10,7 +10,7 @@ use futures::FutureExt as _;
 use store::{Commit, Outcome};
 use tokio::sync::{Mutex, mpsc};
 
-use super::Shared;
+use super::{Shared, lanes};
 use crate::limits;
 
 /// What became of the transitions of one batch.
@@ -23,7 +23,7 @@ pub(crate) struct Fault(pub(crate) String);
 /// Starts the committers. They end when `queue` is closed and empty.
 pub(crate) fn spawn(
     shared: &Arc<Shared>,
-    queue: mpsc::Receiver<Box<Commit>>,
+    queue: lanes::Receiver<Box<Commit>>,
     done: &mpsc::Sender<Committed>,
 ) {
     let committers = if shared.store.kind() == "sqlite" { 1 } else { 2 };
@@ -35,7 +35,7 @@ pub(crate) fn spawn(
 
 async fn run(
     shared: Arc<Shared>,
-    queue: Arc<Mutex<mpsc::Receiver<Box<Commit>>>>,
+    queue: Arc<Mutex<lanes::Receiver<Box<Commit>>>>,
     done: mpsc::Sender<Committed>,
 ) {
     loop {
@@ -69,7 +69,7 @@ async fn commit(shared: &Shared, batch: &[Commit]) -> Result<Vec<Outcome>, Fault
     }
 }
 
-async fn next_batch(queue: &mut mpsc::Receiver<Box<Commit>>) -> Vec<Commit> {
+async fn next_batch(queue: &mut lanes::Receiver<Box<Commit>>) -> Vec<Commit> {
     let Some(first) = queue.recv().await else { return Vec::new() };
     let (mut bytes, mut events) = (size(&first), first.events.len());
     let mut batch = vec![*first];
@@ -77,7 +77,7 @@ async fn next_batch(queue: &mut mpsc::Receiver<Box<Commit>>) -> Vec<Commit> {
         && bytes < limits::BATCH_BYTES_MAX
         && events < limits::BATCH_EVENTS_MAX
     {
-        let Ok(next) = queue.try_recv() else { break };
+        let Some(next) = queue.try_recv() else { break };
         bytes += size(&next);
         events += next.events.len();
         batch.push(*next);

@@ -9,6 +9,8 @@ mod commit;
 mod effects;
 mod ends;
 mod keys;
+mod lanes;
+mod least_wait;
 mod notify;
 mod others;
 mod parking;
@@ -18,6 +20,7 @@ mod write_path;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use engine::event::{Origin, Parent, RollbackTo, RunStarted};
 use engine::graph::Graph;
@@ -110,14 +113,24 @@ pub struct Backlog {
     pub commands: usize,
     /// Transitions that wait to be written.
     pub commits: usize,
+    /// Runs that wait to be started.
+    pub starts: usize,
+    /// How long, of late, even the luckiest of these waited.
+    pub start_wait: Duration,
+    /// How long even the luckiest command waited.
+    pub command_wait: Duration,
+    /// How long even the luckiest transition waited.
+    pub commit_wait: Duration,
 }
 
 /// The way to all runs. Cheap to clone.
 #[derive(Clone)]
 pub struct Runs {
-    inbox: mpsc::Sender<Envelope>,
+    inbox: lanes::Sender<Envelope>,
+    /// Runs to be started, which go behind what runs that there are need.
+    starts: lanes::Sender<Envelope>,
     /// The queue of the committers, which ends with the write path.
-    commits: mpsc::WeakSender<Box<Commit>>,
+    commits: lanes::WeakSender<Box<Commit>>,
     controls: mpsc::Sender<adoption::Control>,
     shared: Arc<Shared>,
 }
@@ -174,7 +187,8 @@ impl Runs {
     }
 
     async fn send(&self, envelope: Envelope) -> Result<(), Error> {
-        self.inbox.try_send(envelope).map_err(|error| match error {
+        let queue = if envelope.is_new_run() { &self.starts } else { &self.inbox };
+        queue.try_send(envelope.is_urgent(), envelope).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => {
                 let max = limits::COMMANDS_QUEUED_MAX;
                 Error::Overloaded(format!("{max} commands wait already; try again shortly"))
@@ -244,9 +258,14 @@ impl Runs {
     #[must_use]
     pub fn backlog(&self) -> Backlog {
         let commits = self.commits.upgrade();
+        let commits = commits.as_ref();
         Backlog {
-            commands: self.inbox.max_capacity() - self.inbox.capacity(),
-            commits: commits.map_or(0, |queue| queue.max_capacity() - queue.capacity()),
+            commands: self.inbox.waiting(),
+            commits: commits.map_or(0, lanes::Sender::waiting),
+            starts: self.starts.waiting(),
+            start_wait: self.starts.least_wait(),
+            command_wait: self.inbox.least_wait(),
+            commit_wait: commits.map_or(Duration::ZERO, lanes::Sender::least_wait),
         }
     }
 

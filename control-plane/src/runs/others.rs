@@ -223,7 +223,7 @@ impl Runs {
                         Passed::Inquire(key) => Ask::Inquire(key),
                     };
                     // With the mailbox closed the process is about to end, and the asker with it.
-                    drop(self.inbox.send(Envelope { run, ask, reply }).await);
+                    self.inbox.send(Envelope { run, ask, reply }).await;
                     return;
                 }
                 Ok(Where::Unknown) | Err(Error::Unavailable(_)) => None,

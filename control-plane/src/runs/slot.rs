@@ -24,6 +24,19 @@ pub(crate) struct Envelope {
     pub(crate) reply: Reply,
 }
 
+impl Envelope {
+    /// Whether it adds to what is under way: then it goes behind what that needs. A child run is
+    /// part of what is under way.
+    pub(crate) fn is_new_run(&self) -> bool {
+        matches!(&self.ask, Ask::Start(new) if new.started.parent.is_none())
+    }
+
+    /// Whether it is to stop what is under way: then it overtakes what else waits.
+    pub(crate) fn is_urgent(&self) -> bool {
+        matches!(&self.ask, Ask::Command(command) if matches!(**command, Command::Cancel { .. }))
+    }
+}
+
 /// What is asked.
 pub(crate) enum Ask {
     Start(Box<NewRun>),
@@ -139,6 +152,11 @@ impl Rejected {
 }
 
 impl Flight {
+    /// Whether it stops something at an agent.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.effects.iter().any(|effect| matches!(effect, Effect::CancelTask { .. }))
+    }
+
     /// All who wait for an answer.
     pub(crate) fn askers(&mut self) -> impl Iterator<Item = Reply> + use<> {
         let rejected = std::mem::take(&mut self.rejections).into_iter();

@@ -19,6 +19,7 @@ use super::adoption::{Control, Identity};
 use super::commit::{self, Committed, Fault};
 use super::effects::Effects;
 use super::keys::Keys;
+use super::lanes;
 use super::others::{Alone, Others, Where, take_over};
 use super::parking::{Parked, Parker};
 use super::slot::{self, Ask, Decided, Envelope, Flight, Phase, Reply, Slot};
@@ -88,16 +89,17 @@ impl std::fmt::Debug for Parts {
 /// The mailbox of all runs, made before the loop so that dispatch can be given its sink.
 #[derive(Debug)]
 pub struct Inbox {
-    sender: mpsc::Sender<Envelope>,
-    receiver: mpsc::Receiver<Envelope>,
+    sender: lanes::Sender<Envelope>,
+    receiver: lanes::Receiver<Envelope>,
+    starts: (lanes::Sender<Envelope>, lanes::Receiver<Envelope>),
 }
 
 impl Inbox {
     /// An empty mailbox.
     #[must_use]
     pub fn new() -> Self {
-        let (sender, receiver) = mpsc::channel(limits::COMMANDS_QUEUED_MAX);
-        Self { sender, receiver }
+        let (sender, receiver) = lanes::lanes(limits::COMMANDS_QUEUED_MAX);
+        Self { sender, receiver, starts: lanes::lanes(limits::COMMANDS_QUEUED_MAX) }
     }
 
     /// Where dispatch reports to.
@@ -113,19 +115,20 @@ impl Default for Inbox {
     }
 }
 
-struct Sink(mpsc::Sender<Envelope>);
+struct Sink(lanes::Sender<Envelope>);
 
 impl ReportSink for Sink {
     fn report(&self, report: Report, answer: Answer) {
         let run = report.task.key.run;
         let ask = Ask::Command(Box::new(Command::Report(report.task)));
         // With the mailbox full the answer is dropped, and the report is made again.
-        drop(self.0.try_send(Envelope { run, ask, reply: Reply::Report(answer) }));
+        drop(self.0.try_send(false, Envelope { run, ask, reply: Reply::Report(answer) }));
     }
 
     fn inquire(&self, key: TaskKey, _lease: crate::dispatch::LeaseToken, answer: Answer) {
         let ask = Ask::Inquire(key);
-        drop(self.0.try_send(Envelope { run: key.run, ask, reply: Reply::Report(answer) }));
+        let envelope = Envelope { run: key.run, ask, reply: Reply::Report(answer) };
+        drop(self.0.try_send(false, envelope));
     }
 
     fn emit(&self, emitted: Emitted) {
@@ -133,7 +136,7 @@ impl ReportSink for Sink {
         let actor = format!("agent:{}/{}", agent.agent_type, agent.instance);
         let origin = engine::event::Origin { actor, request: None };
         let ask = Ask::Command(Box::new(Command::Signal { signal: name, payload, origin }));
-        if self.0.try_send(Envelope { run, ask, reply: Reply::Nobody }).is_err() {
+        if self.0.try_send(false, Envelope { run, ask, reply: Reply::Nobody }).is_err() {
             tracing::warn!(%run, "an agent's event was dropped: too many commands wait");
         }
     }
@@ -178,9 +181,10 @@ pub fn spawn_among(
     });
     let (controls, controlled) = mpsc::channel(limits::CONTROLS_QUEUED_MAX);
     // A run has one transition in the commit at most, so this bound is never met.
-    let (commits, queue) = mpsc::channel(2 * limits::RUNS_ACTIVE_MAX);
+    let (commits, queue) = lanes::lanes(2 * limits::RUNS_ACTIVE_MAX);
     let runs = Runs {
         inbox: inbox.sender,
+        starts: inbox.starts.0,
         commits: commits.downgrade(),
         controls,
         shared: Arc::clone(&shared),
@@ -208,8 +212,8 @@ pub fn spawn_among(
         batch: Batch::default(),
         telemetry: Telemetry::new(),
     };
-    let ways =
-        Ways { inbox: inbox.receiver, committed, loaded, parked: parkings, controls: controlled };
+    let (inbox, starts) = (inbox.receiver, inbox.starts.1);
+    let ways = Ways { inbox, starts, committed, loaded, parked: parkings, controls: controlled };
     let task = tokio::spawn(write_path.run(ways, shutdown));
     (runs, task)
 }
@@ -250,7 +254,8 @@ enum Found {
 
 /// How word comes to the loop.
 struct Ways {
-    inbox: mpsc::Receiver<Envelope>,
+    inbox: lanes::Receiver<Envelope>,
+    starts: lanes::Receiver<Envelope>,
     committed: mpsc::Receiver<Committed>,
     loaded: mpsc::Receiver<Loaded>,
     parked: mpsc::Receiver<Parked>,
@@ -267,7 +272,7 @@ pub(super) struct WritePath {
     effects: Effects,
     pub(super) slots: QuickMap<RunId, Slot>,
     timers: BTreeSet<(Instant, RunId)>,
-    commits: mpsc::Sender<Box<Commit>>,
+    commits: lanes::Sender<Box<Commit>>,
     loads: mpsc::Sender<Loaded>,
     loading: Arc<Semaphore>,
     stopping: bool,
@@ -279,14 +284,17 @@ pub(super) struct WritePath {
 
 impl WritePath {
     async fn run(mut self, ways: Ways, shutdown: CancellationToken) {
-        let Ways { mut inbox, mut committed, mut loaded, mut parked, mut controls } = ways;
-        let mut envelopes = Vec::new();
+        let Ways { mut inbox, mut starts, mut committed, mut loaded, mut parked, mut controls } =
+            ways;
+        let (mut envelopes, mut starting) = (Vec::new(), Vec::new());
         loop {
             if self.stopping && self.in_commit == 0 {
                 return;
             }
             self.lost_if_settled();
             let accepts = !self.stopping && self.losing.is_none();
+            // What is under way goes on before more is taken on.
+            let starts_go = self.commits.waiting() < limits::STARTS_BEHIND_COMMITS;
             let pause =
                 self.timers.first().map(|(at, _)| crate::clock::until(&*self.shared.clock, *at));
             tokio::select! {
@@ -299,16 +307,27 @@ impl WritePath {
                 Some(load) = loaded.recv() => self.loaded(load),
                 Some(Control::LoseAll(done)) = controls.recv(), if accepts => self.lose_all(done),
                 Some(done) = parked.recv() => self.parked(done),
-                count = inbox.recv_many(&mut envelopes, 1024), if accepts => {
-                    if count == 0 {
-                        self.stopping = true;
+                count = inbox.recv_many(&mut envelopes, limits::COMMANDS_AT_ONCE), if accepts => {
+                    self.stopping |= count == 0;
+                    if starts_go {
+                        starts.try_many(&mut envelopes, limits::STARTS_AT_LEAST);
                     }
                     self.accept_all(envelopes.drain(..));
+                }
+                count = starts.recv_many(&mut starting, limits::COMMANDS_AT_ONCE),
+                    if accepts && starts_go => {
+                    self.stopping |= count == 0;
+                    self.accept_all(starting.drain(..));
                 }
                 () = shutdown.cancelled(), if !self.stopping => self.stopping = true,
                 () = tokio::time::sleep(pause.unwrap_or_default()),
                     if pause.is_some() && accepts => self.fire_timers(),
                 _ = self.parking.due(), if accepts => self.park(),
+            }
+            if !self.stopping && self.losing.is_none() {
+                // However much else there is to do, what stops something has its turn.
+                inbox.take_urgent(&mut envelopes, limits::URGENT_IN_A_ROW);
+                self.accept_all(envelopes.drain(..));
             }
             self.shared.dispatcher.carry_out_all(&mut self.batch);
         }
@@ -491,9 +510,10 @@ impl WritePath {
             }
             Decided::Transition(flight, commit) => {
                 let Some(slot) = self.slots.get_mut(&run) else { return };
+                let urgent = flight.is_urgent();
                 slot.phase = Phase::Committing(flight);
                 self.in_commit += 1;
-                if self.commits.try_send(commit).is_err() {
+                if self.commits.try_send(urgent, commit).is_err() {
                     self.in_commit -= 1;
                     let error = Error::Overloaded("too many commits wait".to_owned());
                     self.give_up(run, &error);

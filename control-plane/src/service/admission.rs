@@ -62,6 +62,10 @@ impl Admission {
     }
 }
 
+fn millis(duration: Duration) -> usize {
+    usize::try_from(duration.as_millis()).unwrap_or(usize::MAX)
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         self.0.starting.fetch_sub(1, Ordering::Relaxed);
@@ -71,14 +75,14 @@ impl Drop for Permit {
 impl Context {
     /// All bounds, as they are now.
     #[must_use]
-    pub fn bounds(&self) -> [Bound; 4] {
+    pub fn bounds(&self) -> [Bound; 6] {
         let counts = &self.admission.0;
         // A start that is being committed counts twice for a moment: rather too few than too many.
         let runs = self.runs.active() + counts.starting.load(Ordering::Relaxed);
         self.bounds_with(runs)
     }
 
-    fn bounds_with(&self, runs: usize) -> [Bound; 4] {
+    fn bounds_with(&self, runs: usize) -> [Bound; 6] {
         let backlog = self.runs.backlog();
         [
             Bound {
@@ -87,6 +91,20 @@ impl Context {
                 used: runs,
                 max: self.admission.0.runs_max,
                 remedy: "raise `max_active_runs` if there is memory for more, or add a replica",
+            },
+            Bound {
+                name: "starts",
+                what: "runs that wait to be begun",
+                used: backlog.starts,
+                max: limits::STARTS_WAITING_ADMITTED,
+                remedy: "start them more evenly, or add a replica",
+            },
+            Bound {
+                name: "start_wait",
+                what: "milliseconds that a run waits to be begun",
+                used: millis(backlog.start_wait),
+                max: millis(limits::START_WAIT_ADMITTED),
+                remedy: "what is under way takes all there is: add a replica, or a faster machine",
             },
             Bound {
                 name: "commands",
