@@ -12,6 +12,7 @@ mod hash;
 pub mod ids;
 pub mod lease;
 pub mod limits;
+pub mod recovery;
 pub mod replicas;
 pub mod retention;
 pub mod runs;

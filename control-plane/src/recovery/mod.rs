@@ -1,0 +1,16 @@
+//! Recovery: from a triage to a plan that people can read, and from a run to how far it is.
+//!
+//! - `plan` writes the workflow of a triage, with `yaml` for its scalars;
+//! - `progress` folds a run's journal to how far a recovery is, `utilisation` to how well its
+//!   agents were used;
+//! - `resources` advises which agents to add, drain or move.
+//!
+//! All of it is pure: no store, no clock, no agents. `service::plan` puts it to use.
+
+pub mod plan;
+pub mod progress;
+pub mod resources;
+pub mod utilisation;
+#[cfg(test)]
+mod world;
+mod yaml;

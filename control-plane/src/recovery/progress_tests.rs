@@ -1,0 +1,168 @@
+//! Reports folded from journals of recoveries in virtual time.
+
+use std::collections::BTreeSet;
+
+use super::super::plan::{Assigned, By, Draft, Planned, write};
+use super::super::world::World;
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Issues as (id, agent or nobody, what they depend on, seconds), planned.
+fn planned(issues: &[(&str, &str, &[&str], u64)]) -> (String, Vec<PlanIssue>) {
+    let issue = |&(id, agent, on, seconds): &(&str, &str, &[&str], u64)| Planned {
+        issue: id.to_owned(),
+        depends_on: on.iter().map(|&on| on.to_owned()).collect(),
+        by: match agent {
+            "" => By::Person { reason: String::new() },
+            agent => By::Agent(Box::new(Assigned {
+                agent: agent.to_owned(),
+                action: "mend".to_owned(),
+                estimate: SECOND * u32::try_from(seconds).unwrap(),
+                ..Assigned::default()
+            })),
+        },
+        ..Planned::default()
+    };
+    let draft = Draft { issues: issues.iter().map(issue).collect(), ..Draft::default() };
+    let written = write(&draft).unwrap();
+    let steps = issues.iter().zip(written.steps).map(|((id, _, _, seconds), step)| PlanIssue {
+        issue: (*id).into(),
+        step: step.map(Into::into),
+        estimate: SECOND * u32::try_from(*seconds).unwrap(),
+    });
+    (written.text, steps.collect())
+}
+
+fn world(issues: &[(&str, &str, &[&str], u64)], slots: &[(&str, u32)]) -> (World, Arc<Outline>) {
+    let (text, steps) = planned(issues);
+    let mut world = World::new(&text, slots);
+    for step in &steps {
+        if let Some(name) = &step.step {
+            world.takes(name, step.estimate);
+        }
+    }
+    let outline = Arc::new(Outline::new(world.graph(), &steps));
+    (world, outline)
+}
+
+fn folded(world: &World, outline: &Arc<Outline>, until: i64) -> Progress {
+    let mut progress = Progress::new(Arc::clone(outline));
+    let events = world.journal.iter().take_while(|(sequence, _, _)| *sequence <= until);
+    events.for_each(|(sequence, at, event)| progress.apply(*sequence, *at, event));
+    progress
+}
+
+fn report(world: &World, outline: &Arc<Outline>) -> Report {
+    folded(world, outline, i64::MAX).report(&world.beside())
+}
+
+fn names(all: &[Arc<str>]) -> Vec<&str> {
+    all.iter().map(|name| &**name).collect()
+}
+
+fn standings(report: &Report) -> Vec<(&str, Standing)> {
+    report.issues.iter().map(|(issue, standing)| (&**issue, *standing)).collect()
+}
+
+#[test]
+fn a_report_says_what_is_done_who_is_at_work_and_when_it_ends() {
+    let issues: &[(&str, &str, &[&str], u64)] =
+        &[("a", "x", &[], 10), ("b", "x", &["a"], 30), ("c", "y", &[], 40), ("d", "y", &[], 20)];
+    let (mut world, outline) = world(issues, &[("x", 1), ("y", 1)]);
+    let begin = world.now;
+    let first = report(&world, &outline);
+    assert!(first.completion.abs() < 1e-9);
+    assert_eq!(names(&first.blocking), ["a"]);
+    // x: 40 s one after another; y: 60 s with one slot.
+    assert_eq!(first.estimated_end, Some(begin.after(SECOND * 60)));
+    let active: Vec<_> = first.active.iter().map(|one| (&*one.agent, &*one.step)).collect();
+    assert_eq!(active, [("x", "a"), ("y", "c")]);
+    world.step();
+    let second = report(&world, &outline);
+    // a is done (10 of 100 s), and c is a quarter done (10 of 40 s).
+    assert!((second.completion - 0.2).abs() < 1e-9, "{}", second.completion);
+    assert_eq!(
+        standings(&second),
+        [
+            ("a", Standing::Resolved),
+            ("b", Standing::Running),
+            ("c", Standing::Running),
+            ("d", Standing::Ready)
+        ]
+    );
+    assert_eq!(names(&second.blocking), [""; 0]);
+    world.run();
+    let last = report(&world, &outline);
+    assert!((last.completion - 1.0).abs() < 1e-9);
+    assert_eq!((last.ended, last.estimated_end), (Some(Ending::Success), None));
+    assert!(last.issues.iter().all(|(_, standing)| *standing == Standing::Resolved));
+}
+
+#[test]
+fn a_failed_branch_is_shown_as_what_it_is_and_the_rest_goes_on() {
+    let issues: &[(&str, &str, &[&str], u64)] = &[
+        ("base", "x", &[], 5),
+        ("broken", "x", &[], 5),
+        ("above", "x", &["broken"], 5),
+        ("other", "x", &["base"], 60),
+        ("lost", "", &[], 1),
+    ];
+    let (mut world, outline) = world(issues, &[("x", 4)]);
+    world.fails("broken");
+    world.step();
+    world.step();
+    let middle = report(&world, &outline);
+    assert_eq!(names(&middle.blocking), ["broken"]);
+    assert_eq!(names(&middle.left), ["lost"]);
+    world.run();
+    let last = report(&world, &outline);
+    let standing: BTreeMap<&str, Standing> = standings(&last).into_iter().collect();
+    assert_eq!(standing["other"], Standing::Resolved);
+    assert_eq!(standing["above"], Standing::Skipped);
+    assert!(matches!(standing["broken"], Standing::Failed | Standing::Undone));
+    assert_eq!(last.ended, Some(Ending::Failure));
+}
+
+#[test]
+fn nobody_knows_how_long_people_take() {
+    let issues: &[(&str, &str, &[&str], u64)] = &[("ask", "", &[], 1), ("then", "x", &["ask"], 5)];
+    let (mut world, outline) = world(issues, &[("x", 1)]);
+    let asking = report(&world, &outline);
+    assert_eq!(standings(&asking)[0], ("ask", Standing::Asking));
+    assert_eq!((asking.estimated_end, names(&asking.blocking)), (None, vec!["ask"]));
+    world.decide("ask", true);
+    assert!(report(&world, &outline).estimated_end.is_some());
+    world.run();
+    assert_eq!(report(&world, &outline).ended, Some(Ending::Success));
+}
+
+#[test]
+fn a_report_belongs_to_its_sequence_however_it_is_come_by() {
+    let issues: &[(&str, &str, &[&str], u64)] =
+        &[("a", "x", &[], 3), ("b", "x", &["a"], 4), ("c", "x", &[], 5), ("d", "x", &["c"], 1)];
+    let (mut world, outline) = world(issues, &[("x", 2)]);
+    world.fails("c");
+    let mut live = Progress::new(Arc::clone(&outline));
+    let mut told = Vec::new();
+    while !world.ended() {
+        world.step();
+        for (sequence, at, event) in world.journal.iter().skip(told.len()) {
+            live.apply(*sequence, *at, event);
+            let now = Now { now: *at, ..Now::default() };
+            told.push((*sequence, live.report(&now)));
+        }
+    }
+    let sequences: BTreeSet<i64> = told.iter().map(|(sequence, _)| *sequence).collect();
+    assert_eq!(sequences.len(), world.journal.len());
+    for (sequence, report) in &told {
+        let now = Now { now: world.journal[told_place(*sequence)].1, ..Now::default() };
+        assert_eq!(folded(&world, &outline, *sequence).report(&now), *report);
+    }
+    let completions: Vec<f64> = told.iter().map(|(_, report)| report.completion).collect();
+    assert!(completions.is_sorted(), "{completions:?}");
+}
+
+fn told_place(sequence: i64) -> usize {
+    usize::try_from(sequence - 1).unwrap()
+}
