@@ -269,7 +269,7 @@ impl Progress {
                 self.set_paused(false, at);
             }
             Event::RunEnded { status, .. } => self.ended = Some(*status),
-            Event::RunRetried { .. } => self.reopen(),
+            Event::RunRetried { .. } | Event::RunReopened { .. } => self.reopen(),
             _ => {}
         }
         if let (Some(n), Some(standing)) = (event.instance(), standing(event)) {

@@ -135,7 +135,13 @@ impl World {
             let undo = DeclaredUndo::Action("undo".to_owned());
             TaskOutcome::Succeeded { output: "{}".into(), undo }
         };
-        TaskReport { key: order.key, attempt: order.attempt, agent: Some(who(order)), outcome }
+        TaskReport {
+            key: order.key,
+            attempt: order.attempt,
+            agent: Some(who(order)),
+            outcome,
+            touched: Vec::new(),
+        }
     }
 
     fn ask(&mut self, command: Command) {
@@ -156,7 +162,8 @@ impl World {
                     self.waiting.retain(|order| order.key != key);
                     if self.waiting.len() < was {
                         let outcome = TaskOutcome::Cancelled;
-                        let report = TaskReport { key, attempt: 1, agent: None, outcome };
+                        let touched = Vec::new();
+                        let report = TaskReport { key, attempt: 1, agent: None, outcome, touched };
                         self.ask(Command::Report(report));
                     }
                 }
