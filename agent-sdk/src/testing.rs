@@ -1,6 +1,8 @@
 //! For tests of agents: a harness that calls handlers in process, and a scripted control plane
-//! that speaks real frames over an in-memory connection, with a kit of faults.
+//! that speaks real frames over an in-memory connection, with a kit of faults; and the suite
+//! that tries whether actions keep the undo contract.
 
+pub mod conformance;
 mod control_plane;
 mod faults;
 mod harness;

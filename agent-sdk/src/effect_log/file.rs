@@ -4,12 +4,15 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 use std::sync::MutexGuard;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+/// The mode of the file: read and written by its owner alone.
+const OWNER_ONLY: u32 = 0o600;
 
 /// What is known of an idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,8 +78,10 @@ impl MarkFile {
     fn open_locked(&mut self) -> io::Result<&mut File> {
         loop {
             if self.file.is_none() {
-                let file =
-                    OpenOptions::new().read(true).append(true).create(true).open(&self.path)?;
+                // What undoing needs may be secret.
+                let mut options = OpenOptions::new();
+                options.read(true).append(true).create(true).mode(OWNER_ONLY);
+                let file = options.open(&self.path)?;
                 self.file = Some(file);
                 self.read_bytes = 0;
                 self.marks = Marks::default();

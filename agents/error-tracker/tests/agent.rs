@@ -1,7 +1,10 @@
 //! The agent through the harness, on a real log.
+#![expect(clippy::unwrap_used, reason = "tests")]
 
-use agent_sdk::Kind;
 use agent_sdk::testing::Harness;
+use agent_sdk::testing::conformance::{Place, Undoable, survives_kill, undo_contract};
+use agent_sdk::{Agent, Kind};
+use error_tracker_agent::tracker::{TrackErrors, Tracker};
 use serde_json::{Value, json};
 
 fn harness(folder: &tempfile::TempDir) -> Harness {
@@ -84,4 +87,41 @@ async fn wrong_input_is_refused_by_name() {
         assert_eq!(failure.kind(), Kind::Rejected, "{failure}");
         assert!(failure.message().contains(field), "{failure}");
     }
+}
+
+/// The undo contract; what is outside is what `track_errors` tells.
+struct LogError;
+
+impl Undoable for LogError {
+    fn prepare(&self, _place: &Place) {}
+
+    fn agent(&self, place: &Place) -> Agent {
+        error_tracker_agent::agent_at(place.outside.join("log"))
+    }
+
+    fn action(&self) -> &'static str {
+        "log_error"
+    }
+
+    fn params(&self, _place: &Place) -> Value {
+        json!({"message": "no space left"})
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the agent logs by the time of day")]
+    fn look(&self, place: &Place) -> String {
+        let tracker = Tracker::new(place.outside.join("log"));
+        let window = TrackErrors { total: Some(10), ..TrackErrors::default() };
+        let tracked = tracker.track_errors(&window, chrono::Utc::now()).unwrap();
+        format!("{} errors", tracked.errors)
+    }
+}
+
+#[tokio::test]
+async fn log_error_keeps_the_undo_contract() {
+    undo_contract(&LogError).await;
+}
+
+#[tokio::test]
+async fn log_error_survives_kill() {
+    survives_kill("log_error_survives_kill", &LogError).await;
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::{error, fmt, io};
 
 use agent_sdk::Failure;
+use agent_sdk::effect_log::UNDONE_CODE;
 
 /// Why the work was not done.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub enum Error {
     Permanent(String),
     /// A file operation failed; another attempt may go further.
     Io(String, io::Error),
+    /// It was undone; it is not done after its undoing.
+    Undone,
 }
 
 impl Error {
@@ -26,6 +29,9 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Undone => {
+                formatter.write_str("this step was undone; it is not done after its undoing")
+            }
             Self::Rejected(message) | Self::Permanent(message) => formatter.write_str(message),
             Self::Io(message, error) => write!(formatter, "{message}: {error}"),
         }
@@ -39,6 +45,7 @@ impl From<Error> for Failure {
         match error {
             Error::Rejected(message) => Self::rejected(message).code("invalid_input").no_effect(),
             Error::Permanent(message) => Self::permanent(message).no_effect(),
+            Error::Undone => Self::permanent(error.to_string()).code(UNDONE_CODE).no_effect(),
             Error::Io(..) => Self::retryable(error.to_string()).code("io"),
         }
     }

@@ -121,11 +121,7 @@ impl<'a> Builder<'a> {
                 clear(&staging(key, &plan))?;
                 self.plan(run, wish)?
             }
-            Some(Record::Removing { .. } | Record::Undone { .. }) => {
-                return Err(Error::Permanent(
-                    "this step was undone; it is not done after its undoing".to_owned(),
-                ));
-            }
+            Some(Record::Removing { .. } | Record::Undone { .. }) => return Err(Error::Undone),
             None => self.plan(run, wish)?,
         };
         if owner(&plan, key) != Owner::Us {

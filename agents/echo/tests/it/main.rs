@@ -1,4 +1,7 @@
 //! The echo agent's actions through the harness and over the wire.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod undo; // the undo contract
 
 use std::fs;
 use std::sync::Arc;

@@ -4,3 +4,4 @@
 mod programs; // each template's project runs and its own tests pass
 mod records; // once per key, never over what is there, undone as it was done
 mod steps; // through the agent: what a step gives on, refusals
+mod undo; // the undo contract
