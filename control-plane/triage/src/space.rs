@@ -1,0 +1,135 @@
+//! Weighed vectors of tokens and the products between them.
+
+use std::collections::{BTreeMap, HashMap};
+
+/// A sparse vector of length one (or zero), sorted by token.
+pub type Vector = Vec<(u32, f32)>;
+
+/// The tokens that are known, each with its weight: the rarer, the heavier.
+#[derive(Clone, Debug, Default)]
+pub struct Space {
+    ids: HashMap<u64, u32>,
+    weights: Vec<f32>,
+}
+
+impl Space {
+    /// From texts; tokens of fewer than `texts_min` texts are left out.
+    pub fn new(texts: &[&[(u64, u32)]], texts_min: u32) -> Space {
+        let mut counts: BTreeMap<u64, u32> = BTreeMap::new();
+        for text in texts {
+            for (key, _) in *text {
+                *counts.entry(*key).or_default() += 1;
+            }
+        }
+        let all = texts.len() as f64;
+        let mut space = Space::default();
+        for (key, count) in counts {
+            if count >= texts_min {
+                let id = u32::try_from(space.weights.len()).unwrap_or(u32::MAX);
+                space.ids.insert(key, id);
+                let weight = ((1.0 + all) / (1.0 + f64::from(count))).ln() + 1.0;
+                space.weights.push(weight as f32);
+            }
+        }
+        space
+    }
+
+    /// How many tokens are known.
+    pub fn len(&self) -> usize {
+        self.weights.len()
+    }
+
+    /// Whether none is known.
+    pub fn is_empty(&self) -> bool {
+        self.weights.is_empty()
+    }
+
+    /// The id of a token.
+    pub fn id(&self, key: u64) -> Option<u32> {
+        self.ids.get(&key).copied()
+    }
+
+    /// The vector of a text.
+    pub fn vector(&self, text: &[(u64, u32)]) -> Vector {
+        let mut vector: Vector = text
+            .iter()
+            .filter_map(|(key, count)| {
+                let id = self.id(*key)?;
+                let weight = self.weights[id as usize];
+                Some((id, (1.0 + (*count as f32).ln()) * weight))
+            })
+            .collect();
+        vector.sort_unstable_by_key(|(id, _)| *id);
+        unit(&mut vector);
+        vector
+    }
+}
+
+/// Makes a vector one long.
+pub fn unit(vector: &mut Vector) {
+    let length = vector.iter().map(|(_, x)| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
+    if length > 0.0 {
+        for (_, x) in vector {
+            *x = (f64::from(*x) / length) as f32;
+        }
+    }
+}
+
+/// The sum of vectors.
+pub fn sum<'a>(vectors: impl Iterator<Item = &'a Vector>) -> Vector {
+    let mut all: BTreeMap<u32, f32> = BTreeMap::new();
+    for vector in vectors {
+        for (id, x) in vector {
+            *all.entry(*id).or_default() += x;
+        }
+    }
+    all.into_iter().collect()
+}
+
+/// Vectors by token, for products with all of them at once.
+#[derive(Clone, Debug, Default)]
+pub struct Index {
+    starts: Vec<u32>,
+    entries: Vec<(u32, f32)>,
+    rows: usize,
+}
+
+impl Index {
+    /// Of vectors in a space of `tokens` tokens.
+    pub fn new(tokens: usize, vectors: &[Vector]) -> Index {
+        let mut starts = vec![0_u32; tokens + 1];
+        for (id, _) in vectors.iter().flatten() {
+            starts[*id as usize + 1] += 1;
+        }
+        for at in 1..starts.len() {
+            starts[at] += starts[at - 1];
+        }
+        let mut next = starts.clone();
+        let mut entries = vec![(0, 0.0); starts[tokens] as usize];
+        for (row, vector) in vectors.iter().enumerate() {
+            for (id, x) in vector {
+                let at = &mut next[*id as usize];
+                entries[*at as usize] = (u32::try_from(row).unwrap_or(u32::MAX), *x);
+                *at += 1;
+            }
+        }
+        Index { starts, entries, rows: vectors.len() }
+    }
+
+    /// The products of a vector with each of the index's.
+    pub fn products(&self, vector: &Vector) -> Vec<f32> {
+        let mut out = vec![0.0; self.rows];
+        for (id, x) in vector {
+            for (row, y) in self.of(*id) {
+                out[*row as usize] += x * y;
+            }
+        }
+        out
+    }
+
+    /// The entries of one token: row and value.
+    pub fn of(&self, id: u32) -> &[(u32, f32)] {
+        let at = id as usize;
+        &self.entries[self.starts[at] as usize..self.starts[at + 1] as usize]
+    }
+}
