@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::core::{self, Core, Setup};
 use crate::data_dir::{self, DataDir};
 use crate::dispatch;
+use crate::limits;
 use crate::replicas;
 use crate::retention;
 use crate::schedules::Schedules;
@@ -75,6 +76,7 @@ impl ControlPlane {
             secret: config.peer_secret.clone(),
             lease: config.replica_lease,
             park_after: Some(config.park_after),
+            park_soon_beyond: (config.max_active_runs / 4).min(limits::PARK_SOON_RUNS),
             ..replicas::Config::default()
         };
         let setup = Setup { database_url, dispatch, webhooks, replica };

@@ -102,8 +102,9 @@ impl Core {
         };
         let others: Arc<dyn Others> =
             if is_shared { Arc::new(peers.clone()) } else { Arc::new(Alone) };
-        let (park_after, randomness) = (config.park_after, config.randomness);
-        let among = Among { others, lease, park_after, randomness };
+        let (park_after, park_soon_beyond) = (config.park_after, config.park_soon_beyond);
+        let randomness = config.randomness;
+        let among = Among { others, lease, park_after, park_soon_beyond, randomness };
         let (runs, write_path) = runs::spawn_among(parts, among, inbox, shutdown.clone());
         if is_shared {
             tokio::spawn(dispatcher.clone().share(peers, shutdown.clone()));

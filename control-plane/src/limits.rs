@@ -201,6 +201,14 @@ pub const PARK_AT_ONCE: usize = 1_000;
 pub const PARK_LOOK_MIN: Duration = Duration::from_millis(50);
 /// How often, at least, runs that only wait are looked for.
 pub const PARK_LOOK_MAX: Duration = Duration::from_secs(5);
+/// With more runs in memory than these, those that only wait are parked soon.
+pub const PARK_SOON_RUNS: usize = 8_192;
+/// How often such runs are looked for then.
+pub const PARK_SOON_LOOK: Duration = Duration::from_millis(250);
+/// How long they have waited by then, at most.
+pub const PARK_SOON_AFTER: Duration = Duration::from_secs(1);
+/// Those that wake sooner than this stay even so.
+pub const PARK_SOON_AHEAD: Duration = Duration::from_secs(10);
 /// How many unfinished runs are read from the store at once.
 pub const ADOPTION_PAGE: u32 = 1_000;
 /// How long a command waits for its answer before the client is told to try again.

@@ -233,7 +233,7 @@ impl Replicas {
         let inner = &self.0;
         let pause = inner.lease_time / RENEWALS;
         let mut orphans_at = inner.clock.now();
-        let mut is_first = true;
+        let (mut is_first, mut is_first_look) = (true, true);
         loop {
             let asked = inner.clock.now();
             let status = *lock(&inner.status);
@@ -251,7 +251,7 @@ impl Replicas {
                     self.heard(runs, beat, asked, std::mem::take(&mut is_first)).await;
                     if orphans_at <= asked {
                         orphans_at = asked.after(limits::ORPHANS_LOOK_EVERY);
-                        self.look_for_orphans(runs);
+                        self.look_for_orphans(runs, std::mem::take(&mut is_first_look));
                     }
                     let silence =
                         lock(&inner.observer).next_silence(self.own().owner, inner.lease_time);
@@ -366,10 +366,11 @@ impl Replicas {
     }
 
     /// Runs whose owner left no row: it was stalled in the middle of a start.
-    fn look_for_orphans(&self, runs: &Runs) {
+    fn look_for_orphans(&self, runs: &Runs, thoroughly: bool) {
         let runs = runs.clone();
         tokio::spawn(async move {
-            match runs.adopt_all().await {
+            let done = if thoroughly { runs.adopt_all().await } else { runs.adopt_orphans().await };
+            match done {
                 Ok(0) => {}
                 Ok(count) => tracing::info!(count, "took over runs that nobody had"),
                 Err(error) => tracing::warn!(%error, "runs cannot be taken over just now"),

@@ -25,6 +25,8 @@ pub struct Config {
     pub lease: Duration,
     /// How long a run only waits before it is let go from memory; `None`: it never is.
     pub park_after: Option<Duration>,
+    /// With more runs in memory than these, those that only wait go soon.
+    pub park_soon_beyond: usize,
     /// How the others are reached.
     pub connect: Arc<dyn Connect>,
     /// Where the ids of its lives come from.
@@ -38,6 +40,7 @@ impl Default for Config {
             secret: None,
             lease: Duration::from_secs(5),
             park_after: Some(Duration::from_secs(60)),
+            park_soon_beyond: crate::limits::PARK_SOON_RUNS,
             connect: Arc::new(Tcp),
             randomness: Randomness::System,
         }

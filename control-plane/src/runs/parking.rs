@@ -44,19 +44,47 @@ pub(super) struct Parked {
 /// When to look for runs that only wait.
 pub(super) struct Parker {
     after: Option<Duration>,
+    /// With more runs in memory than these, those that only wait are not to stay for long.
+    soon_beyond: usize,
     looks: Option<Interval>,
     parked: mpsc::Sender<Parked>,
+    /// The next look comes soon.
+    hurries: bool,
 }
 
 impl Parker {
-    pub(super) fn new(after: Option<Duration>, parked: mpsc::Sender<Parked>) -> Self {
+    pub(super) fn new(
+        after: Option<Duration>,
+        soon_beyond: usize,
+        parked: mpsc::Sender<Parked>,
+    ) -> Self {
         let looks = after.map(|after| {
             let every = after.clamp(limits::PARK_LOOK_MIN, limits::PARK_LOOK_MAX);
             let mut looks = tokio::time::interval(every);
             looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
             looks
         });
-        Self { after, looks, parked }
+        Self { after, soon_beyond, looks, parked, hurries: false }
+    }
+
+    /// There are so many runs in memory.
+    pub(super) fn note(&mut self, runs: usize) {
+        if runs > self.soon_beyond
+            && !self.hurries
+            && let Some(looks) = &mut self.looks
+        {
+            looks.reset_after(limits::PARK_SOON_LOOK);
+            self.hurries = true;
+        }
+    }
+
+    /// How long a run has to have waited, and to have to wait, to be parked.
+    fn spans(&self, runs: usize) -> Option<(Duration, Duration)> {
+        let after = self.after?;
+        if runs <= self.soon_beyond {
+            return Some((after, after));
+        }
+        Some((after.min(limits::PARK_SOON_AFTER), after.min(limits::PARK_SOON_AHEAD)))
     }
 
     /// Returns when it is time to look.
@@ -71,7 +99,9 @@ impl Parker {
 impl WritePath {
     /// Begins to park runs that have only waited for long enough.
     pub(super) fn park(&mut self) {
-        let Some(after) = self.parking.after else { return };
+        self.parking.hurries = false;
+        self.parking.note(self.slots.len());
+        let Some(spans) = self.parking.spans(self.slots.len()) else { return };
         let Ok(room) = self.parking.parked.clone().try_reserve_owned() else { return };
         let now = self.shared.clock.now();
         let mut asked = Vec::new();
@@ -79,7 +109,7 @@ impl WritePath {
             if asked.len() >= limits::PARK_AT_ONCE {
                 break;
             }
-            if let Some(parking) = parking(*run, slot, now, after) {
+            if let Some(parking) = parking(*run, slot, now, spans) {
                 asked.push(parking);
                 let phase = std::mem::replace(&mut slot.phase, Phase::Loading);
                 slot.phase = match phase {
@@ -110,6 +140,11 @@ impl WritePath {
 
     /// Lets go of those that are parked; the others go on.
     pub(super) fn parked(&mut self, Parked { asked, done }: Parked) {
+        if asked.len() >= limits::PARK_AT_ONCE
+            && let Some(looks) = &mut self.parking.looks
+        {
+            looks.reset_immediately();
+        }
         for Parking { run, wake_at, .. } in asked {
             let Some(slot) = self.slots.get_mut(&run) else { continue };
             if !matches!(slot.phase, Phase::Parking(_)) {
@@ -136,12 +171,18 @@ impl WritePath {
     }
 }
 
-/// How a run is parked, if it is to be.
-fn parking(run: RunId, slot: &Slot, now: Instant, after: Duration) -> Option<Parking> {
+/// How a run is parked, if it is to be: it has only waited for the first time, and has to for the
+/// second.
+fn parking(
+    run: RunId,
+    slot: &Slot,
+    now: Instant,
+    (past, ahead): (Duration, Duration),
+) -> Option<Parking> {
     let Phase::Idle(state) = &slot.phase else { return None };
     let wake_at = state.next_wakeup();
-    let far = wake_at.is_none_or(|at| at > now.after(after));
-    let quiet = slot.queue.is_empty() && state.only_waits() && now.since(state.last_at()) >= after;
+    let far = wake_at.is_none_or(|at| at > now.after(ahead));
+    let quiet = slot.queue.is_empty() && now.since(state.last_at()) >= past && state.only_waits();
     (quiet && far).then(|| {
         let version = state.version();
         Parking { run, version, wake_at: wake_at.map(|at| at.0) }

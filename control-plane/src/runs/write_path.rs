@@ -43,6 +43,8 @@ pub struct Among {
     pub park_after: Option<Duration>,
     /// Where marks come from for what is passed on to others.
     pub randomness: Randomness,
+    /// With more runs in memory than these, those that only wait go soon.
+    pub park_soon_beyond: usize,
 }
 
 impl Default for Among {
@@ -52,6 +54,7 @@ impl Default for Among {
             lease: Lease::endless(),
             park_after: None,
             randomness: Randomness::System,
+            park_soon_beyond: limits::PARK_SOON_RUNS,
         }
     }
 }
@@ -160,7 +163,7 @@ pub fn spawn_among(
     inbox: Inbox,
     shutdown: CancellationToken,
 ) -> (Runs, tokio::task::JoinHandle<()>) {
-    let Among { others, lease, park_after, randomness } = among;
+    let Among { others, lease, park_after, park_soon_beyond, randomness } = among;
     let shared = Arc::new(Shared {
         store: parts.store,
         definitions: parts.definitions,
@@ -198,7 +201,7 @@ pub fn spawn_among(
     let (parked, parkings) = mpsc::channel(limits::PARKINGS_UNDER_WAY);
     let write_path = WritePath {
         runs: runs.clone(),
-        parking: Parker::new(park_after, parked),
+        parking: Parker::new(park_after, park_soon_beyond, parked),
         losing: None,
         shared,
         effects,
@@ -219,11 +222,29 @@ pub fn spawn_among(
 }
 
 impl Runs {
-    /// Takes over all unfinished runs that nobody who lives has, in the order of their ids.
+    /// Takes over all unfinished runs that nobody who lives has. It looks at all that are parked:
+    /// something for a start.
     ///
     /// # Errors
     /// When the store cannot list or read them.
     pub async fn adopt_all(&self) -> Result<usize, store::Error> {
+        let mut count = self.adopt_orphans().await?;
+        loop {
+            let (to, at) = (self.shared.owner(), self.shared.clock.now().0);
+            let page = self.shared.store.adopt_unowned(to, at, limits::ADOPTION_PAGE).await;
+            let page = page.inspect_err(|_| self.look_for_own())?;
+            if page.is_empty() {
+                return Ok(count);
+            }
+            count += self.take_in(page, None).await?;
+        }
+    }
+
+    /// Takes over the unfinished runs of owners that are no replicas.
+    ///
+    /// # Errors
+    /// When the store cannot list or read them.
+    pub async fn adopt_orphans(&self) -> Result<usize, store::Error> {
         let (store, mut count) = (&self.shared.store, 0);
         loop {
             let at = self.shared.clock.now().0;
@@ -731,7 +752,8 @@ impl WritePath {
         }
     }
 
-    fn count_active(&self) {
+    fn count_active(&mut self) {
+        self.parking.note(self.slots.len());
         self.shared.active.store(self.slots.len(), Ordering::Relaxed);
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
         self.telemetry.active.set(self.slots.len() as f64);

@@ -146,6 +146,15 @@ impl Store for Faulty {
         self.reach()?.adopt_orphans(to, at, limit).await
     }
 
+    async fn adopt_unowned(
+        &self,
+        to: OwnerId,
+        at: Micros,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, Error> {
+        self.reach()?.adopt_unowned(to, at, limit).await
+    }
+
     async fn fold_many(&self, runs: &[RunId]) -> Result<Vec<(RunRow, Vec<JournalRow>)>, Error> {
         self.reach()?.fold_many(runs).await
     }

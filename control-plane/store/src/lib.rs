@@ -139,9 +139,18 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<RunRow>, Error>;
 
-    /// The same with unfinished runs whose owner is no replica, or that have none and are not
-    /// parked.
+    /// The same with unfinished runs whose owner is no replica. It may be asked often: it costs
+    /// nothing for each run that waits.
     async fn adopt_orphans(
+        &self,
+        to: OwnerId,
+        at: Micros,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, Error>;
+
+    /// The same with unfinished runs that have no owner and are not parked, which nothing leaves
+    /// behind that this store did. It looks at all that are parked.
+    async fn adopt_unowned(
         &self,
         to: OwnerId,
         at: Micros,

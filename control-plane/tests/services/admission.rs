@@ -6,7 +6,7 @@ use control_plane::testing::TestServer;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::support::{echo, ended, reason, start, until};
+use crate::support::{DEADLINE, echo, ended, reason, start, until};
 
 const ASKS: &str = "name: asks\nsteps:\n  - approve: {message: Well?}\n";
 const ECHOES: &str = "name: echoes\nsteps:\n  - {agent: echo, action: echo, params: {a: 1}}\n";
@@ -36,24 +36,42 @@ fn assert_refused(status: &Status) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_server_refuses_starts_and_still_serves_the_runs_that_there_are() {
+    // Nobody takes the tasks, so that the runs stay under way.
     let server = small().await;
     let mut accepted = Vec::new();
     for number in 0..RUNS_MAX {
-        let request = with_id(ASKS, &format!("r{number}"));
+        let request = with_id(ECHOES, &format!("r{number}"));
         accepted.push(try_start(&server, request).await.unwrap());
     }
-    let refused = try_start(&server, with_id(ASKS, "late")).await.unwrap_err();
+    let refused = try_start(&server, with_id(ECHOES, "late")).await.unwrap_err();
     assert_refused(&refused);
     // A repetition starts nothing.
-    assert_eq!(try_start(&server, with_id(ASKS, "r0")).await.unwrap(), accepted[0]);
-    let checked = v1::StartRunRequest { validate_only: true, ..start(ASKS) };
+    assert_eq!(try_start(&server, with_id(ECHOES, "r0")).await.unwrap(), accepted[0]);
+    let checked = v1::StartRunRequest { validate_only: true, ..start(ECHOES) };
     assert!(try_start(&server, checked).await.is_ok(), "a check starts nothing");
 
     let cancel = v1::CancelRunRequest { run_id: accepted[0].clone(), ..Default::default() };
     server.orchestrator().cancel_run(cancel).await.unwrap();
     assert_eq!(ended(&server, &accepted[0], 0).await.1.status(), v1::RunStatus::Cancelled);
-    until("there is room again", async || try_start(&server, with_id(ASKS, "late")).await.is_ok())
-        .await;
+    until("there is room again", async || {
+        try_start(&server, with_id(ECHOES, "late")).await.is_ok()
+    })
+    .await;
+}
+
+/// They cost nothing but their rows, and so stand in nobody's way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runs_that_only_wait_make_room_for_others() {
+    let change = |config: &mut control_plane::config::Config| {
+        config.max_active_runs = RUNS_MAX;
+        config.park_after = DEADLINE * 100;
+    };
+    let server = TestServer::start_with(change).await.unwrap();
+    for number in 0..3 * RUNS_MAX {
+        let request = with_id(ASKS, &format!("a{number}"));
+        until("the start is accepted", async || try_start(&server, request.clone()).await.is_ok())
+            .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

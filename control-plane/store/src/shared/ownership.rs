@@ -1,6 +1,8 @@
 //! Who holds which run: taking over, parking and waking. Each changes the owner column, which a
 //! commit compares; so whoever held a run before loses its next write.
 
+use std::collections::HashSet;
+
 use engine::RunId;
 use sqlx::{AssertSqlSafe, Connection as _, QueryBuilder, Row as _};
 
@@ -83,15 +85,45 @@ pub(super) async fn adopt_from(
     take(connection, "owner = $4", Some(from), to, at, limit).await
 }
 
+/// By going from owner to owner along their index: what each has, and how many wait for nobody,
+/// costs nothing.
 pub(super) async fn adopt_orphans(
     connection: &mut Connection,
     to: OwnerId,
     at: Micros,
     limit: u32,
 ) -> sqlx::Result<Vec<RunRow>> {
-    let nobody = "CASE WHEN owner IS NULL \
-         THEN NOT EXISTS (SELECT 1 FROM parked p WHERE p.run_id = runs.run_id) \
-         ELSE owner <> $1 AND NOT EXISTS (SELECT 1 FROM replicas r WHERE r.id = runs.owner) END";
+    let gone = sqlx::query::<Db>(
+        "WITH RECURSIVE owners (owner) AS (\
+         SELECT (SELECT r.owner FROM runs r WHERE r.ended_at IS NULL AND r.owner IS NOT NULL \
+         ORDER BY r.owner LIMIT 1) UNION ALL \
+         SELECT (SELECT r.owner FROM runs r WHERE r.ended_at IS NULL AND r.owner > o.owner \
+         ORDER BY r.owner LIMIT 1) FROM owners o WHERE o.owner IS NOT NULL) \
+         SELECT o.owner FROM owners o WHERE o.owner <> $1 \
+         AND NOT EXISTS (SELECT 1 FROM replicas r WHERE r.id = o.owner)",
+    )
+    .bind(to.0)
+    .fetch_all(&mut *connection)
+    .await?;
+    for row in &gone {
+        let Some(from) = optional_owner(row, 0)? else { continue };
+        let taken = adopt_from(&mut *connection, from, to, at, limit).await?;
+        if !taken.is_empty() {
+            return Ok(taken);
+        }
+    }
+    Ok(Vec::new())
+}
+
+/// Looks at all runs that are parked, and so is nothing to do often.
+pub(super) async fn adopt_unowned(
+    connection: &mut Connection,
+    to: OwnerId,
+    at: Micros,
+    limit: u32,
+) -> sqlx::Result<Vec<RunRow>> {
+    let nobody =
+        "owner IS NULL AND NOT EXISTS (SELECT 1 FROM parked p WHERE p.run_id = runs.run_id)";
     take(connection, nobody, None, to, at, limit).await
 }
 
@@ -105,28 +137,28 @@ pub(super) async fn park(
     parkings.sort_by_key(|parking| parking.run);
     let mut transaction = connection.begin().await?;
     let mut parked = Vec::with_capacity(parkings.len());
-    for Parking { run, version, wake_at } in parkings {
-        let done = sqlx::query::<Db>(
-            "UPDATE runs SET owner = NULL \
-             WHERE run_id = $1 AND version = $2 AND owner = $3 AND ended_at IS NULL",
-        )
-        .bind(run.0)
-        .bind(version)
-        .bind(owner.0)
-        .execute(&mut *transaction)
-        .await?;
-        if done.rows_affected() == 0 {
+    for some in parkings.chunks(PART) {
+        let mut query = QueryBuilder::<Db>::new("UPDATE runs SET owner = NULL FROM (");
+        query.push_values(some, |mut row, parking| {
+            row.push_bind(parking.run.0).push_bind(parking.version);
+        });
+        query.push(") AS p WHERE runs.run_id = p.column1 AND runs.version = p.column2");
+        query.push(" AND runs.ended_at IS NULL AND runs.owner = ").push_bind(owner.0);
+        query.push(" RETURNING runs.run_id");
+        let rows = query.build().persistent(false).fetch_all(&mut *transaction).await?;
+        let done = rows.iter().map(|row| run_id(row, 0)).collect::<sqlx::Result<HashSet<_>>>()?;
+        let left: Vec<&Parking> =
+            some.iter().copied().filter(|parking| done.contains(&parking.run)).collect();
+        if left.is_empty() {
             continue;
         }
-        sqlx::query::<Db>(
-            "INSERT INTO parked (run_id, wake_at) VALUES ($1, $2) \
-             ON CONFLICT (run_id) DO UPDATE SET wake_at = excluded.wake_at",
-        )
-        .bind(run.0)
-        .bind(wake_at)
-        .execute(&mut *transaction)
-        .await?;
-        parked.push(*run);
+        let mut query = QueryBuilder::<Db>::new("INSERT INTO parked (run_id, wake_at) ");
+        query.push_values(&left, |mut row, parking| {
+            row.push_bind(parking.run.0).push_bind(parking.wake_at);
+        });
+        query.push(" ON CONFLICT (run_id) DO UPDATE SET wake_at = excluded.wake_at");
+        query.build().persistent(false).execute(&mut *transaction).await?;
+        parked.extend(left.iter().map(|parking| parking.run));
     }
     transaction.commit().await?;
     Ok(parked)

@@ -84,6 +84,16 @@ impl Store for Database {
         ownership::adopt_orphans(&mut connection, to, at, limit).await.map_err(Error::write)
     }
 
+    async fn adopt_unowned(
+        &self,
+        to: OwnerId,
+        at: Micros,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, Error> {
+        let mut connection = self.writer().await?;
+        ownership::adopt_unowned(&mut connection, to, at, limit).await.map_err(Error::write)
+    }
+
     async fn fold_many(&self, runs: &[RunId]) -> Result<Vec<(RunRow, Vec<JournalRow>)>, Error> {
         if runs.len() > RUNS_AT_ONCE_MAX {
             let found = runs.len();

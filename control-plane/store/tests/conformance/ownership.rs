@@ -57,15 +57,29 @@ pub(crate) async fn runs_of_nobody_are_adopted_unless_they_are_parked(world: Wor
     let parked = world.win(start(3, 1)).await;
     let parking = Parking { run: run(3), version: parked.row.version, wake_at: None };
     assert_eq!(store.park(owner(1), &[parking]).await.unwrap(), [run(3)]);
+    let mut unowned = start(5, 1);
+    unowned.row.owner = None;
+    world.win(unowned).await;
+    let mut ended_before = ended(start(6, 1), NOW);
+    ended_before.row.owner = Some(owner(9));
+    world.win(ended_before).await;
     let orphans = store.adopt_orphans(owner(1), NOW, 10).await.unwrap();
     assert_eq!(ids(&orphans), [run(2)]);
+    let orphans = store.adopt_unowned(owner(1), NOW, 10).await.unwrap();
+    assert_eq!(ids(&orphans), [run(5)]);
+    assert_eq!(store.adopt_unowned(owner(1), NOW, 10).await.unwrap(), []);
     assert_eq!(store.adopt_orphans(owner(1), NOW, 10).await.unwrap(), []);
     // Who has not joined is not one's own orphan.
     assert_eq!(ids(&store.adopt_orphans(owner(8), NOW, 10).await.unwrap()), []);
     let mut more = start(4, 1);
     more.row.owner = Some(owner(5));
     world.win(more).await;
-    assert_eq!(ids(&store.adopt_orphans(owner(8), NOW, 10).await.unwrap()), [run(4)]);
+    let mut others = start(7, 1);
+    others.row.owner = Some(owner(0x6f));
+    world.win(others).await;
+    let mut orphans = store.adopt_orphans(owner(8), NOW, 10).await.unwrap();
+    orphans.extend(store.adopt_orphans(owner(8), NOW, 10).await.unwrap());
+    assert_eq!(ids(&orphans), [run(4), run(7)], "of one owner after the other");
     assert_eq!(ids(&store.adopt_orphans(owner(8), NOW, 10).await.unwrap()), []);
 }
 

@@ -96,6 +96,16 @@ impl Store for Session {
         self.through(Access::TakeOver, |tables| Ok(tables.adopt_orphans(to, limit))).await
     }
 
+    async fn adopt_unowned(
+        &self,
+        to: OwnerId,
+        at: Micros,
+        limit: u32,
+    ) -> Result<Vec<RunRow>, Error> {
+        let _ = at;
+        self.through(Access::TakeOver, |tables| Ok(tables.adopt_unowned(to, limit))).await
+    }
+
     async fn fold_many(&self, runs: &[RunId]) -> Result<Vec<(RunRow, Vec<JournalRow>)>, Error> {
         if runs.len() > RUNS_AT_ONCE_MAX {
             return Err(Error::Invalid("too many runs are asked for".to_owned()));

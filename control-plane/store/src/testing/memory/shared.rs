@@ -50,9 +50,14 @@ impl Tables {
     }
 
     pub(super) fn adopt_orphans(&mut self, to: OwnerId, limit: u32) -> Vec<RunRow> {
-        self.take(to, limit, |row, shared| match row.owner {
-            Some(owner) => owner != to && !shared.replicas.contains_key(&owner),
-            None => !shared.parked.contains_key(&row.run_id),
+        self.take(to, limit, |row, shared| {
+            row.owner.is_some_and(|owner| owner != to && !shared.replicas.contains_key(&owner))
+        })
+    }
+
+    pub(super) fn adopt_unowned(&mut self, to: OwnerId, limit: u32) -> Vec<RunRow> {
+        self.take(to, limit, |row, shared| {
+            row.owner.is_none() && !shared.parked.contains_key(&row.run_id)
         })
     }
 
