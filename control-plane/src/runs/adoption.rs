@@ -86,6 +86,13 @@ impl Runs {
         from: Option<OwnerId>,
     ) -> Result<usize, store::Error> {
         let ids: Vec<RunId> = rows.iter().map(|row| row.run_id).collect();
+        if let [long] = rows
+            && long.version > limits::TAKE_IN_EVENTS
+        {
+            // By itself it is read event by event.
+            self.put(long.run_id, Ask::Adopt).await;
+            return Ok(1);
+        }
         // Those that cannot be read together are read one by one, for as long as it takes.
         let folded = self.shared.store.fold_many(&ids).await.unwrap_or_else(|error| {
             tracing::warn!(%error, "runs that were taken over cannot be read together");

@@ -8,6 +8,7 @@ mod children;
 mod commit;
 mod effects;
 mod ends;
+mod folding;
 mod keys;
 mod lanes;
 mod least_wait;
@@ -43,6 +44,7 @@ pub use notify::Notifier;
 pub use others::{Alone, Answered, Others, Passed, Standing};
 pub use write_path::{Among, Inbox, Parts, spawn, spawn_among};
 
+use folding::Folding;
 use slot::{Ask, Envelope, Reply};
 
 /// A run to be started.
@@ -220,14 +222,16 @@ impl Runs {
     /// # Errors
     /// `NotFound`, `Unavailable`, `Stuck`, or `Overloaded` when there are too many to take over.
     pub async fn events(&self, run: RunId) -> Result<Vec<(Event, Instant)>, Error> {
-        let found = self.shared.store.fold(run).await.map_err(unavailable)?;
-        let (_, journal) = found.ok_or(Error::NotFound(run))?;
-        if journal.len() > limits::EVENTS_FORKED_MAX {
-            let (count, max) = (journal.len(), limits::EVENTS_FORKED_MAX);
+        let store = &self.shared.store;
+        let row = store.run(run).await.map_err(unavailable)?.ok_or(Error::NotFound(run))?;
+        if usize::try_from(row.version).is_ok_and(|count| count > limits::EVENTS_FORKED_MAX) {
+            let (count, max) = (row.version, limits::EVENTS_FORKED_MAX);
             return Err(Error::Overloaded(format!(
                 "its journal has {count} events; a run takes over {max} at most"
             )));
         }
+        let found = store.fold(run).await.map_err(unavailable)?;
+        let (_, journal) = found.ok_or(Error::NotFound(run))?;
         let decode = |row: &JournalRow| {
             let event = Event::decode(row.kind, &row.body);
             event.map(|event| (event, Instant(row.at)))
@@ -328,14 +332,18 @@ impl Shared {
 
     /// Reads a run and folds its journal.
     pub(crate) async fn fold(&self, run: RunId) -> Result<(RunRow, State), Error> {
-        let found = self.store.fold(run).await.map_err(unavailable)?;
-        let (row, journal) = found.ok_or(Error::NotFound(run))?;
+        let row = self.store.run(run).await.map_err(unavailable)?.ok_or(Error::NotFound(run))?;
         let graph =
             self.definitions.graph(row.definition_hash).await.map_err(|error| match error {
                 definitions::Error::Store(error) => unavailable(error),
                 other => Error::Stuck(run, other.to_string()),
             })?;
-        let state = fold(run, graph, &journal).map_err(|why| Error::Stuck(run, why))?;
+        let mut folding = Folding::new(run, graph);
+        let replayed = self.store.replay(&row, &mut |event| folding.push(&event)).await;
+        if !replayed.map_err(unavailable)? {
+            return Err(Error::NotFound(run));
+        }
+        let state = folding.finish().map_err(|why| Error::Stuck(run, why))?;
         Ok((row, state))
     }
 }
@@ -350,23 +358,9 @@ fn unavailable(error: store::Error) -> Error {
 /// # Errors
 /// With what is wrong with it.
 pub fn fold(run: RunId, graph: Arc<Graph>, journal: &[JournalRow]) -> Result<State, String> {
-    let folded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let mut rows = journal.iter();
-        let first = rows.next().ok_or("its journal is empty")?;
-        let event = Event::decode(first.kind, &first.body).map_err(|error| error.to_string())?;
-        let Event::RunStarted(started) = event else {
-            return Err("its journal does not begin with its start".to_owned());
-        };
-        let mut state = State::new(run, graph, *started, Instant(first.at))
-            .map_err(|error| error.to_string())?;
-        for row in rows {
-            let event = Event::decode(row.kind, &row.body).map_err(|error| error.to_string())?;
-            state.apply(&event, Instant(row.at));
-        }
-        state.settle_fold();
-        Ok(state)
-    }));
-    folded.unwrap_or_else(|_| Err("its journal cannot be folded".to_owned()))
+    let mut folding = Folding::new(run, graph);
+    journal.iter().for_each(|event| folding.push(event));
+    folding.finish()
 }
 
 /// The start of a child run or of a scheduled one, in the words of the journal.

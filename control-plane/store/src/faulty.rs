@@ -224,6 +224,14 @@ impl Store for Faulty {
         self.reach()?.fold(run).await
     }
 
+    async fn replay(
+        &self,
+        row: &RunRow,
+        each: &mut (dyn FnMut(JournalRow) + Send),
+    ) -> Result<bool, Error> {
+        self.reach()?.replay(row, each).await
+    }
+
     async fn unfinished(&self, after: Option<RunId>, limit: u32) -> Result<Vec<RunRow>, Error> {
         self.reach()?.unfinished(after, limit).await
     }

@@ -216,6 +216,18 @@ pub trait Store: Send + Sync + 'static {
     /// A run and its whole journal in order, bodies resolved.
     async fn fold(&self, run: RunId) -> Result<Option<(RunRow, Vec<JournalRow>)>, Error>;
 
+    /// Gives `each` the events of a journal up to the version of `row`, in order, bodies resolved,
+    /// as they are read: however long a journal is, it is never in memory as a whole. `false`, be
+    /// it after some events, when the run has been removed meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when events are missing; what `each` was given is of no use then.
+    async fn replay(
+        &self,
+        row: &RunRow,
+        each: &mut (dyn FnMut(JournalRow) + Send),
+    ) -> Result<bool, Error>;
+
     /// Runs that have not ended, by id, past `after`.
     async fn unfinished(&self, after: Option<RunId>, limit: u32) -> Result<Vec<RunRow>, Error>;
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use engine::RunId;
 use futures::TryStreamExt as _;
-use sqlx::{QueryBuilder, Row as _};
+use sqlx::query::Query;
+use sqlx::{Database, QueryBuilder, Row as _};
 
 use super::{
     Connection, Db, Row, hash, optional_owner, optional_run_id, page, push_among, run_id,
@@ -228,18 +229,7 @@ async fn journal_between(
     last_seq: i64,
     limit: i64,
 ) -> sqlx::Result<Vec<JournalRow>> {
-    let rows = sqlx::query::<Db>(
-        "SELECT j.seq, j.at, j.kind, j.schema, COALESCE(j.body, b.content) \
-         FROM journal j LEFT JOIN blobs b ON b.hash = j.blob \
-         WHERE j.run_id = $1 AND j.seq > $2 AND j.seq <= $3 \
-         AND EXISTS (SELECT 1 FROM runs r WHERE r.run_id = $1) ORDER BY j.seq LIMIT $4",
-    )
-    .bind(run.0)
-    .bind(after_seq)
-    .bind(last_seq)
-    .bind(limit)
-    .fetch_all(connection)
-    .await?;
+    let rows = select_events(run, after_seq, last_seq, limit).fetch_all(connection).await?;
     let mut events = Vec::with_capacity(rows.len());
     for row in &rows {
         let unpacked = unpack(journal_row(run, row)?, &mut events);
@@ -249,6 +239,55 @@ async fn journal_between(
     let before = events.iter().take_while(|event| event.seq <= after_seq).count();
     events.drain(..before);
     Ok(events)
+}
+
+fn select_events<'q>(
+    run: RunId,
+    after_seq: i64,
+    last_seq: i64,
+    limit: i64,
+) -> Query<'q, Db, <Db as Database>::Arguments> {
+    sqlx::query::<Db>(
+        "SELECT j.seq, j.at, j.kind, j.schema, COALESCE(j.body, b.content) \
+         FROM journal j LEFT JOIN blobs b ON b.hash = j.blob \
+         WHERE j.run_id = $1 AND j.seq > $2 AND j.seq <= $3 \
+         AND EXISTS (SELECT 1 FROM runs r WHERE r.run_id = $1) ORDER BY j.seq LIMIT $4",
+    )
+    .bind(run.0)
+    .bind(after_seq)
+    .bind(last_seq)
+    .bind(limit)
+}
+
+/// Row by row, as the database gives them.
+pub(super) async fn replay(
+    connection: &mut Connection,
+    row: &RunRow,
+    each: &mut (dyn FnMut(JournalRow) + Send),
+) -> sqlx::Result<bool> {
+    let run = row.run_id;
+    let (mut found, mut events) = (0, Vec::new());
+    let mut rows = select_events(run, 0, row.version, i64::MAX).fetch(&mut *connection);
+    'whole: while let Some(next) = rows.try_next().await? {
+        let unpacked = unpack(journal_row(run, &next)?, &mut events);
+        unpacked.map_err(|why| sqlx::Error::Decode(format!("run {run}: {why}").into()))?;
+        for event in events.drain(..) {
+            if event.seq != found + 1 {
+                break 'whole;
+            }
+            found = event.seq;
+            each(event);
+        }
+    }
+    drop(rows);
+    if found == row.version {
+        return Ok(true);
+    }
+    if find(connection, run).await?.is_none() {
+        return Ok(false);
+    }
+    let text = format!("the journal of run {run}, version {}, breaks off at {found}", row.version);
+    Err(sqlx::Error::Decode(text.into()))
 }
 
 fn journal_row(run: RunId, row: &Row) -> sqlx::Result<JournalRow> {

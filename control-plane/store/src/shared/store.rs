@@ -189,6 +189,15 @@ impl Store for Database {
         run::fold(&mut connection, run).await.map_err(Error::read)
     }
 
+    async fn replay(
+        &self,
+        row: &RunRow,
+        each: &mut (dyn FnMut(JournalRow) + Send),
+    ) -> Result<bool, Error> {
+        let mut connection = self.reader().await?;
+        run::replay(&mut connection, row, each).await.map_err(Error::read)
+    }
+
     async fn unfinished(&self, after: Option<RunId>, limit: u32) -> Result<Vec<RunRow>, Error> {
         let mut connection = self.reader().await?;
         run::unfinished(&mut connection, after, limit).await.map_err(Error::read)

@@ -204,4 +204,9 @@ pub(crate) async fn a_journal_that_contradicts_its_run_is_refused_alone(world: W
     damaged.await;
     let folded = world.store.fold(run(1)).await.unwrap_err();
     assert!(matches!(folded, Error::Corrupt(_)), "{folded}");
+    let mut seen = 0;
+    let row = world.store.run(run(1)).await.unwrap().unwrap();
+    let replayed = world.store.replay(&row, &mut |_| seen += 1).await.unwrap_err();
+    assert!(matches!(replayed, Error::Corrupt(_)), "{replayed}");
+    assert_eq!(seen, 0, "nothing behind a gap");
 }

@@ -82,6 +82,7 @@ cases! {
         a_run_that_is_not_there_is_none,
         a_journal_is_folded_in_order,
         a_journal_is_read_by_pages,
+        a_journal_is_replayed_event_by_event,
         what_happened_together_is_read_apart,
         unfinished_runs_are_read_by_pages,
         runs_are_listed_by_time_in_both_directions,

@@ -133,3 +133,19 @@ pub(crate) async fn runs_are_filtered(world: World) {
     assert_eq!(found(RunFilter { tenant, workflow, status, parent }).await, [5]);
     assert!(found(RunFilter { tenant: Some("a\0b".to_owned()), ..all }).await.is_empty());
 }
+
+pub(crate) async fn a_journal_is_replayed_event_by_event(world: World) {
+    let first = world.win(with_body(start(1, 3), long(1))).await;
+    let second = world.win(next(&first, 300)).await;
+    let mut events = Vec::new();
+    let whole = world.store.replay(&second.row, &mut |event| events.push(event)).await;
+    assert!(whole.unwrap());
+    assert_eq!(events, [&first.events[..], &second.events[..]].concat());
+    // As it was.
+    events.clear();
+    assert!(world.store.replay(&first.row, &mut |event| events.push(event)).await.unwrap());
+    assert_eq!(events, first.events);
+    let missing = start(2, 1).row;
+    assert!(!world.store.replay(&missing, &mut |event| events.push(event)).await.unwrap());
+    assert_eq!(events.len(), 3);
+}

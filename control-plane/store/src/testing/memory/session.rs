@@ -178,6 +178,18 @@ impl Store for Session {
         self.read(|tables| tables.fold(run)).await
     }
 
+    async fn replay(
+        &self,
+        row: &RunRow,
+        each: &mut (dyn FnMut(JournalRow) + Send),
+    ) -> Result<bool, Error> {
+        let Some((_, events)) = self.read(|tables| tables.fold(row.run_id)).await? else {
+            return Ok(false);
+        };
+        events.into_iter().filter(|event| event.seq <= row.version).for_each(each);
+        Ok(true)
+    }
+
     async fn unfinished(&self, after: Option<RunId>, limit: u32) -> Result<Vec<RunRow>, Error> {
         self.read(|tables| tables.unfinished(after, limit)).await
     }
