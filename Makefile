@@ -8,8 +8,10 @@ EXAMPLE ?= examples/project-build.yml
 FUZZ_ITERATIONS ?= 50000
 START ?= 1
 SEEDS ?= 20000
+CHAOS_MINUTES ?= 5
+CHAOS_SEED ?=
 
-.PHONY: help build run up test test-long lint fmt clippy buf tidy verify deny fuzz simulate bench bench-quick bench-micro bench-economy soak bench-binaries clean check-tools
+.PHONY: help build run up test test-long lint fmt clippy buf tidy verify deny fuzz simulate chaos bench bench-quick bench-micro bench-economy soak bench-binaries clean check-tools
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/:.*?## /\t/' | expand -t 12
@@ -73,6 +75,10 @@ bench-quick: bench-binaries ## The same, fewer and shorter, within two minutes
 simulate: check-tools ## Lives SEEDS simulated lives from seed START on, of one replica and of several; SEEDS=1: one again
 	SIMULATION_START=$(START) SIMULATION_SEEDS=$(SEEDS) \
 		$(CARGO) test --release --package control-plane --test simulation -- --nocapture
+
+chaos: check-tools ## Faults at random moments under load for CHAOS_MINUTES (5); CHAOS_SEED=n: again
+	scripts/postgres-for-tests.sh
+	CHAOS_MINUTES=$(CHAOS_MINUTES) CHAOS_SEED=$(CHAOS_SEED) CARGO=$(CARGO) scripts/chaos.sh
 
 bench-micro: check-tools ## Engine and codec by themselves, with criterion
 	$(CARGO) bench --package bench

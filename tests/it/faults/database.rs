@@ -1,46 +1,18 @@
-//! PostgreSQL dies, stands still, or cannot be reached.
+//! PostgreSQL dies, stands still, cannot be reached, or is replaced by its standby.
 
 use std::net::SocketAddr;
 use std::process::Command;
+use std::time::Duration;
 
 use store::testing::Server as Postgres;
-use tempfile::TempDir;
 
-use super::load::Load;
 use super::proxy::Proxy;
-use crate::support::{Process, Server, agent};
+use super::{Place, World, free_address};
 
-const RUNS: usize = 40;
+/// How long it stands still, or takes no connections.
+const AWAY: Duration = Duration::from_secs(4);
 
-/// A database of its own, a server, an agent, and runs under way.
-struct World {
-    load: Load,
-    urls: Vec<String>,
-    _agent: Process,
-    _server: Server,
-    postgres: Postgres,
-    _folder: TempDir,
-}
-
-impl World {
-    async fn start(postgres: Postgres, url: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let server =
-            Server::start("serve", &folder.path().join("data"), None, &["--database-url", url]);
-        let agent = agent("echo", &server.url);
-        let urls = vec![server.url.clone()];
-        let mut load = Load::new(folder.path());
-        load.start(&urls, RUNS).await;
-        Self { load, urls, _agent: agent, _server: server, postgres, _folder: folder }
-    }
-
-    async fn judge(mut self) {
-        self.load.start(&self.urls, 5).await;
-        self.load.judge(&self.urls).await;
-    }
-}
-
-async fn started(settings: Vec<(&'static str, String)>) -> Postgres {
+pub(crate) async fn started(settings: Vec<(&'static str, String)>) -> Postgres {
     let starting = tokio::task::spawn_blocking(move || {
         let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, &**value)).collect();
         Postgres::start_with(&settings).unwrap()
@@ -49,7 +21,7 @@ async fn started(settings: Vec<(&'static str, String)>) -> Postgres {
 }
 
 /// One that is reached by TCP, so that something can stand between.
-pub(super) async fn behind_proxy() -> (Postgres, Proxy) {
+pub(crate) async fn behind_proxy() -> (Postgres, Proxy) {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address: SocketAddr = free.local_addr().unwrap();
     drop(free);
@@ -64,55 +36,86 @@ fn signal(process: u32, signal: &str) {
     assert!(done.success());
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_killed_database_loses_nothing() {
-    let postgres = started(Vec::new()).await;
-    let url = postgres.url();
-    let world = World::start(postgres, &url).await;
+    let world = World::on(Place::postgres().await).await;
     for percent in [15, 50] {
         world.load.reaches(percent).await;
-        world.postgres.kill().unwrap();
-        world.postgres.start_again().unwrap();
+        tokio::task::block_in_place(|| {
+            world.place.database().kill().unwrap();
+            world.place.database().start_again().unwrap();
+        });
     }
-    world.judge().await;
+    world.load.ends_well().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_stands_still_for_a_while_loses_nothing() {
-    let postgres = started(Vec::new()).await;
-    let url = postgres.url();
-    let world = World::start(postgres, &url).await;
-    world.load.reaches(20).await;
-    // All of it: the processes that serve connections are its children.
-    let main = world.postgres.process_id().unwrap();
+/// All of its processes: those that serve connections are children of one.
+pub(crate) fn signal_all(postgres: &Postgres, signal: &str) {
+    let main = postgres.process_id().unwrap();
     let children = Command::new("pgrep").args(["-P", &main.to_string()]).output().unwrap();
     let children = String::from_utf8(children.stdout).unwrap();
-    let all: Vec<u32> = children.lines().map(|line| line.parse().unwrap()).chain([main]).collect();
-    all.iter().for_each(|process| signal(*process, "-STOP"));
-    let before = world.load.done();
-    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
-    let between = world.load.done();
-    all.iter().for_each(|process| signal(*process, "-CONT"));
-    // What was given out already may take effect; nothing new is given out.
-    assert!(between <= before + RUNS, "{before} {between}");
-    world.judge().await;
+    let all = children.lines().map(|line| line.parse().unwrap()).chain([main]);
+    all.for_each(|process: u32| self::signal(process, signal));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_stands_still_for_a_while_loses_nothing() {
+    let world = World::on(Place::postgres().await).await;
+    world.load.reaches(20).await;
+    signal_all(world.place.database(), "-STOP");
+    world.is_quiet().await;
+    tokio::time::sleep(AWAY).await;
+    signal_all(world.place.database(), "-CONT");
+    world.load.ends_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_to_the_database_that_break_lose_nothing() {
-    let (postgres, proxy) = behind_proxy().await;
-    let url = format!("postgres://postgres@{}/postgres", proxy.address);
-    let world = World::start(postgres, &url).await;
+    let world = World::on(Place::postgres().await).await;
     for percent in [10, 20, 30, 40] {
         world.load.reaches(percent).await;
-        proxy.cut();
+        world.place.proxy().cut();
     }
-    proxy.close();
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-    proxy.open();
+    world.place.proxy().close();
+    world.is_quiet().await;
+    tokio::time::sleep(AWAY).await;
+    world.place.proxy().open();
     world.load.reaches(60).await;
-    proxy.stall();
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-    proxy.open();
-    world.judge().await;
+    world.place.proxy().stall();
+    world.is_quiet().await;
+    world.place.proxy().open();
+    world.load.ends_well().await;
+}
+
+/// Commits are carried out whose answers never come: they count once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_of_the_database_are_lost() {
+    let world = World::on(Place::postgres().await).await;
+    for percent in [20, 40, 60] {
+        world.load.reaches(percent).await;
+        world.place.proxy().stall_ways(false, true);
+        world.is_quiet().await;
+        world.place.proxy().cut();
+        world.place.proxy().open();
+    }
+    world.load.ends_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgresql_moves_to_its_synchronous_standby_under_load() {
+    let place = Place::postgres().await;
+    let address = free_address();
+    let standby = tokio::task::block_in_place(|| {
+        let port = address.port().to_string();
+        let settings = [("listen_addresses", "127.0.0.1"), ("port", &port)];
+        place.database().synchronous_standby(&settings).unwrap()
+    });
+    let world = World::on(place).await;
+    world.load.reaches(50).await;
+    tokio::task::block_in_place(|| {
+        world.place.database().kill().unwrap();
+        standby.promote().unwrap();
+    });
+    world.place.proxy().lead_to(address);
+    world.load.ends_well().await;
 }

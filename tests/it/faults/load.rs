@@ -1,156 +1,266 @@
-//! Runs under way: chains whose steps append to a file each, started by a client that asks again,
-//! with the same request id, for as long as it is told that nobody is there.
+//! Load with its own books: what clients were promised and what agents did, to be compared with
+//! the journals when all runs have ended.
 
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use contracts::v1::orchestrator_service_client::OrchestratorServiceClient;
-use contracts::v1::{self, RunStatus, start_run_request::Source};
-use tonic::transport::Channel;
-use tonic::{Code, Status};
+use contracts::v1::{self, RunStatus};
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
 
-use super::history::{History, violations};
-use crate::support::{DEADLINE, eventually};
+use super::checker::{Event, History, Promise};
+use super::counter;
+use crate::support::client::{json, request, text};
+use crate::support::{DEADLINE, until};
 
-/// The steps of each run.
-const STEPS: usize = 5;
+/// How many clients call at once.
+const CLIENTS: usize = 8;
+/// How many runs are started by each: a multiple of four.
+const RUNS: usize = 24;
 
-/// Where runs are asked for: any of these.
-pub(crate) type Urls = [String];
+/// Tells loads of one control plane apart.
+static LOADS: AtomicUsize = AtomicUsize::new(0);
 
-/// Runs and what the outside knows of them.
+/// How long a client waits for an answer before it asks again, elsewhere where it can.
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// How long it waits behind a refusal.
+const BETWEEN_CALLS: Duration = Duration::from_millis(20);
+
+/// Three steps, the second at most once, and a signal before the third.
+const WORKFLOW: &str = "name: load\nsteps:\n  - {id: a, agent: counter, action: count}\n  \
+    - {id: b, agent: counter, action: count}\n  - {id: go, wait_for: go}\n  \
+    - {id: c, agent: counter, action: count}\n";
+/// The same with a step in it that never runs twice.
+const ONCE: &str = "name: once\nsteps:\n  - {id: a, agent: counter, action: count}\n  \
+    - {id: once, agent: counter, action: count, delivery: at_most_once}\n";
+
+/// Clients under way.
+#[derive(Debug)]
 pub(crate) struct Load {
-    folder: PathBuf,
-    acknowledged: Vec<String>,
+    file: PathBuf,
+    promises: Arc<Mutex<Vec<(String, Promise)>>>,
+    clients: Vec<tokio::task::JoinHandle<()>>,
+    runs: Doors,
+}
+
+/// The control planes that may be asked, by one client.
+#[derive(Clone, Debug)]
+struct Doors {
+    all: Arc<[OrchestratorServiceClient<Channel>]>,
+    /// The one that is asked next: the client stays with it while it answers.
+    next: Arc<AtomicUsize>,
+}
+
+impl Doors {
+    fn door(&self) -> (usize, OrchestratorServiceClient<Channel>) {
+        let at = self.next.load(Ordering::Relaxed);
+        (at, self.all[at % self.all.len()].clone())
+    }
+
+    /// For another client, which begins at another one.
+    fn another(&self, number: usize) -> Self {
+        Self { all: Arc::clone(&self.all), next: Arc::new(AtomicUsize::new(number)) }
+    }
+
+    /// Away from this one.
+    fn turn(&self, at: usize) {
+        let turned = at.wrapping_add(1);
+        let _ = self.next.compare_exchange(at, turned, Ordering::Relaxed, Ordering::Relaxed);
+    }
 }
 
 impl Load {
-    /// Appends into files in `folder`.
-    pub(crate) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), acknowledged: Vec::new() }
+    pub(crate) fn start(urls: &[&str], file: &Path) -> Self {
+        Self::of(RUNS, urls, file)
     }
 
-    fn file(&self, number: usize) -> PathBuf {
-        self.folder.join(format!("run-{number}.txt"))
+    /// With so many runs of each client: a multiple of four.
+    pub(crate) fn of(each: usize, urls: &[&str], file: &Path) -> Self {
+        let door = |url: &&str| {
+            let endpoint = Endpoint::from_shared((*url).to_owned()).unwrap();
+            OrchestratorServiceClient::new(endpoint.connect_lazy())
+        };
+        let all = urls.iter().map(door).collect();
+        let runs = Doors { all, next: Arc::default() };
+        let promises = Arc::default();
+        let unique = LOADS.fetch_add(1, Ordering::Relaxed);
+        let clients = (0..CLIENTS)
+            .map(|number| {
+                let (doors, promises) = (runs.another(number), Arc::clone(&promises));
+                tokio::spawn(client((unique, number), each, doors, promises))
+            })
+            .collect();
+        Self { file: file.to_owned(), promises, clients, runs }
     }
 
-    fn yaml(&self, number: usize) -> String {
-        let file = self.file(number).display().to_string();
-        let mut yaml = format!("name: load-{number}\nsteps:\n");
-        for step in 0..STEPS {
-            let params = format!("{{file: {file}, line: s{step}}}");
-            writeln!(yaml, "  - {{id: s{step}, agent: echo, action: append, params: {params}}}")
-                .unwrap();
-        }
-        yaml
+    /// Whether all has been asked for.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.clients.iter().all(tokio::task::JoinHandle::is_finished)
     }
 
-    /// Starts so many more runs; returns once each is acknowledged.
-    pub(crate) async fn start(&mut self, urls: &Urls, count: usize) {
-        for _ in 0..count {
-            let number = self.acknowledged.len();
-            let definition = v1::Definition { yaml: self.yaml(number), ..Default::default() };
-            let request = v1::StartRunRequest {
-                source: Some(Source::Definition(definition)),
-                request_id: format!("load-{}-{number}", self.folder.display()),
-                ..Default::default()
-            };
-            let started = asked(urls, async |mut client| {
-                client.start_run(request.clone()).await.map(tonic::Response::into_inner)
-            });
-            self.acknowledged.push(started.await.run.unwrap().run_id);
-        }
+    /// How much was promised so far.
+    pub(crate) fn promised(&self) -> usize {
+        self.promises.lock().unwrap().len()
     }
 
-    /// How many steps have taken effect.
-    pub(crate) fn done(&self) -> usize {
-        (0..self.acknowledged.len()).map(|number| self.outside(number).len()).sum()
-    }
-
-    /// Waits until this part of all steps, in hundredths, has taken effect.
+    /// When this share of all promises was given, in percent.
     pub(crate) async fn reaches(&self, percent: usize) {
-        let enough = self.acknowledged.len() * STEPS * percent / 100;
-        eventually(|| (self.done() >= enough).then_some(())).await;
+        let enough = CLIENTS * RUNS * 7 / 4 * percent / 100;
+        until("the load goes on", async || self.promised() >= enough).await;
     }
 
-    fn outside(&self, number: usize) -> Vec<String> {
-        let text = std::fs::read_to_string(self.file(number)).unwrap_or_default();
-        text.lines().map(ToOwned::to_owned).collect()
-    }
-
-    /// Waits until all runs are over, and judges them.
-    pub(crate) async fn judge(&self, urls: &Urls) {
-        let mut found = Vec::new();
-        for (number, run) in self.acknowledged.iter().enumerate() {
-            let status = ended(urls, run).await;
-            let history = History {
-                run: run.clone(),
-                status,
-                journal: journal(urls, run).await,
-                chain: (0..STEPS).map(|step| format!("s{step}")).collect(),
-                outside: self.outside(number),
-            };
-            found.extend(violations(&history));
+    /// Waits for all, and checks all. Runs may fail only where a task was lost that must not be
+    /// done twice.
+    pub(crate) async fn ends_well(self) {
+        for client in self.clients {
+            tokio::time::timeout(2 * DEADLINE, client).await.expect("clients end").unwrap();
         }
-        assert_eq!(found, Vec::<String>::new());
+        let promises = std::mem::take(&mut *self.promises.lock().unwrap());
+        let mut journals = BTreeMap::new();
+        for (run, _) in promises.iter().filter(|(_, promise)| *promise == Promise::Started) {
+            let ended = ended(&self.runs, run).await;
+            let is_once = ended.workflow == "once";
+            let well = ended.status() == RunStatus::Success;
+            assert!(well || is_once, "{run}: {}: {}", ended.failed_step, ended.error);
+            journals.insert(run.clone(), journal(&self.runs, run).await);
+        }
+        let history = History {
+            promises,
+            journals,
+            marks: counter::read(&self.file),
+            order: vec![("b", "a"), ("c", "b"), ("once", "a")],
+            at_most_once: ["once"].into(),
+            owners_follow: self.runs.all.len() == 1,
+        };
+        let wrong = history.violations();
+        assert!(wrong.is_empty(), "{wrong:#?}");
     }
 }
 
-/// Asks until somebody answers who is there.
-async fn asked<T>(
-    urls: &Urls,
-    ask: impl AsyncFn(OrchestratorServiceClient<Channel>) -> Result<T, Status>,
-) -> T {
+/// Starts runs and signals those that wait. What is not answered is asked again, with the same
+/// request id.
+async fn client(
+    (unique, number): (usize, usize),
+    each: usize,
+    runs: Doors,
+    promises: Arc<Mutex<Vec<(String, Promise)>>>,
+) {
+    for round in 0..each {
+        let once = round % 4 == 0;
+        let mut start = request(if once { ONCE } else { WORKFLOW });
+        start.request_id = format!("start-{unique}-{number}-{round}");
+        let started = asked(&runs, |mut runs| {
+            let request = start.clone();
+            async move { runs.start_run(request).await }
+        })
+        .await;
+        let run = started.into_inner().run.unwrap().run_id;
+        promises.lock().unwrap().push((run.clone(), Promise::Started));
+        if once {
+            continue;
+        }
+        let signal = v1::SignalRunRequest {
+            run_id: run.clone(),
+            signal: "go".to_owned(),
+            payload: json("1"),
+            request_id: format!("signal-{unique}-{number}-{round}"),
+        };
+        asked(&runs, |mut runs| {
+            let request = signal.clone();
+            async move { runs.signal_run(request).await }
+        })
+        .await;
+        promises.lock().unwrap().push((run, Promise::Signalled("go".to_owned())));
+    }
+}
+
+/// Asks until there is an answer. Only what a fault may lead to is asked again.
+async fn asked<Answer, Asking>(
+    runs: &Doors,
+    ask: impl Fn(OrchestratorServiceClient<Channel>) -> Asking,
+) -> Answer
+where
+    Asking: Future<Output = Result<Answer, Status>>,
+{
     let began = Instant::now();
     loop {
-        for url in urls {
-            let endpoint = Channel::from_shared(url.clone()).unwrap();
-            let endpoint = endpoint.connect_timeout(Duration::from_secs(1));
-            let endpoint = endpoint.timeout(Duration::from_secs(10));
-            let Ok(channel) = endpoint.connect().await else { continue };
-            match ask(OrchestratorServiceClient::new(channel)).await {
-                Ok(answer) => return answer,
-                Err(status) if passes(&status) => {}
-                Err(status) => panic!("refused: {status}"),
-            }
+        let (at, door) = runs.door();
+        match tokio::time::timeout(ANSWER_WAIT, ask(door)).await {
+            Ok(Ok(answer)) => return answer,
+            Ok(Err(status)) => assert!(passes(&status), "{status:?}"),
+            Err(_) => {}
         }
-        assert!(began.elapsed() < DEADLINE * 2, "nobody answers");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        runs.turn(at);
+        assert!(began.elapsed() < DEADLINE, "a call is not answered in time");
+        tokio::time::sleep(BETWEEN_CALLS).await;
     }
 }
 
-/// Whether the same may be asked again.
 fn passes(status: &Status) -> bool {
-    // A connection that breaks in an answer is told as unknown or cancelled by the client itself.
-    let codes = [Code::Unavailable, Code::Unknown, Code::Cancelled, Code::DeadlineExceeded];
-    codes.contains(&status.code()) || status.code() == Code::ResourceExhausted
+    use tonic::Code;
+    matches!(
+        status.code(),
+        Code::Unavailable
+            | Code::Unknown
+            | Code::Cancelled
+            | Code::ResourceExhausted
+            | Code::DeadlineExceeded
+            | Code::Aborted
+    )
 }
 
-/// How a run ended, once it has; `None` when it is not there.
-async fn ended(urls: &Urls, run: &str) -> Option<RunStatus> {
+async fn ended(runs: &Doors, run: &str) -> v1::Run {
+    let request = v1::GetRunRequest { run_id: run.to_owned(), view: v1::RunView::Full.into() };
     let began = Instant::now();
     loop {
-        let request = v1::GetRunRequest { run_id: run.to_owned(), ..Default::default() };
-        let found = asked(urls, async |mut client| match client.get_run(request.clone()).await {
-            Ok(answer) => Ok(answer.into_inner().run),
-            Err(status) if status.code() == Code::NotFound => Ok(None),
-            Err(status) => Err(status),
+        let got = asked(runs, |mut runs| {
+            let request = request.clone();
+            async move { runs.get_run(request).await }
         });
-        let found = found.await?;
-        if found.end_time.is_some() {
-            return Some(found.status());
+        let got = got.await.into_inner().run.unwrap();
+        if got.end_time.is_some() {
+            return got;
         }
-        assert!(began.elapsed() < DEADLINE * 2, "run {run} does not end: {found:?}");
+        if began.elapsed() > DEADLINE {
+            let request = v1::DiagnoseRunRequest { run_id: run.to_owned() };
+            let found = runs.door().1.diagnose_run(request).await;
+            let journal: Vec<_> = journal(runs, run).await;
+            panic!("the run does not end: {got:?}\n{found:?}\n{journal:#?}");
+        }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-async fn journal(urls: &Urls, run: &str) -> Vec<v1::JournalEvent> {
+async fn journal(runs: &Doors, run: &str) -> Vec<Event> {
     let request =
         v1::ListRunJournalRequest { run_id: run.to_owned(), page_size: 1000, ..Default::default() };
-    let page = asked(urls, async |mut client| {
-        client.list_run_journal(request.clone()).await.map(tonic::Response::into_inner)
-    });
-    page.await.events
+    let page = asked(runs, |mut runs| {
+        let request = request.clone();
+        async move { runs.list_run_journal(request).await }
+    })
+    .await;
+    let page = page.into_inner();
+    assert_eq!(page.next_page_token, "", "such runs have few events");
+    page.events.iter().map(event).collect()
+}
+
+fn event(event: &v1::JournalEvent) -> Event {
+    let body: serde_json::Value = match text(event.body.as_ref()) {
+        "" => serde_json::Value::Null,
+        text => serde_json::from_str(text).unwrap(),
+    };
+    let about = match body["signal"].as_str() {
+        Some(signal) => signal.to_owned(),
+        None => event.step.clone(),
+    };
+    Event {
+        sequence: event.sequence,
+        kind: event.kind(),
+        about,
+        epoch: body["epoch"].as_u64().unwrap_or_default(),
+    }
 }

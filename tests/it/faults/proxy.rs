@@ -1,7 +1,8 @@
-//! A proxy between two that talk: it cuts, stalls either direction and changes to another
-//! address, as it is told. It does not know what is said.
+//! A proxy between two that talk: it cuts, stalls either direction, slows down and changes to
+//! another address, as it is told. It does not know what is said.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -16,6 +17,8 @@ struct State {
     target: SocketAddr,
     /// Nothing goes on to the target, or back; what is open stays open.
     stalled: (bool, bool),
+    /// How much gets through in each direction, in bytes a second.
+    rate: Option<u32>,
     /// New connections are broken at once.
     closed: bool,
     /// Connections of an earlier life are broken.
@@ -34,7 +37,7 @@ impl Proxy {
     pub(crate) async fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let first = State { target, stalled: (false, false), closed: false, life: 0 };
+        let first = State { target, stalled: (false, false), rate: None, closed: false, life: 0 };
         let (state, seen) = watch::channel(first);
         tokio::spawn(accept(listener, seen));
         Self { address, state }
@@ -68,11 +71,17 @@ impl Proxy {
         self.state.send_modify(|state| state.stalled = (to, back));
     }
 
+    /// So much gets through in each direction of a connection, in bytes a second.
+    pub(crate) fn slow_down(&self, rate: u32) {
+        self.state.send_modify(|state| state.rate = Some(rate));
+    }
+
     /// Everything gets through again.
     pub(crate) fn open(&self) {
         self.state.send_modify(|state| {
             state.closed = false;
             state.stalled = (false, false);
+            state.rate = None;
         });
     }
 
@@ -127,8 +136,13 @@ async fn carry(
     loop {
         let Ok(read @ 1..) = from.read(&mut chunk).await else { return };
         // What was read before a stall is held back as well.
-        if state.wait_for(|state| !stalled(state)).await.is_err() {
-            return;
+        let rate = match state.wait_for(|state| !stalled(state)).await {
+            Ok(state) => state.rate,
+            Err(_) => return,
+        };
+        if let Some(rate) = rate {
+            let bytes = u32::try_from(read).unwrap_or(u32::MAX);
+            tokio::time::sleep(Duration::from_secs(1) * bytes / rate).await;
         }
         if to.write_all(&chunk[..read]).await.is_err() || to.flush().await.is_err() {
             return;

@@ -49,6 +49,10 @@ impl Process {
         Self(child)
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Sends a signal, as `-STOP`.
     pub(crate) fn signal(&self, signal: &str) {
         let pid = self.0.id().to_string();
@@ -58,6 +62,11 @@ impl Process {
     /// SIGKILL, and waits for the end.
     pub(crate) fn kill(&mut self) {
         drop(self.0.kill());
+        drop(self.0.wait());
+    }
+
+    /// Waits for the end.
+    pub(crate) fn wait(&mut self) {
         drop(self.0.wait());
     }
 
@@ -92,8 +101,19 @@ pub(crate) struct Server {
 impl Server {
     /// Starts `orchestrator VERB` on a free port, or on the port of `url`.
     pub(crate) fn start(verb: &str, data_dir: &Path, url: Option<&str>, more: &[&str]) -> Self {
+        Self::start_by(Command::new(binary()), verb, data_dir, url, more)
+    }
+
+    /// The same by a command that runs the binary.
+    pub(crate) fn start_by(
+        mut command: Command,
+        verb: &str,
+        data_dir: &Path,
+        url: Option<&str>,
+        more: &[&str],
+    ) -> Self {
         let listen = url.map_or("127.0.0.1:0", |url| url.trim_start_matches("http://"));
-        let mut child = Command::new(binary())
+        let mut child = command
             .args([verb, "--listen", listen, "--data-dir"])
             .arg(data_dir)
             .args(more)

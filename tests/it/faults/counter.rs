@@ -18,10 +18,10 @@ const URL_VARIABLE: &str = "FAULTS_COUNTER_URL";
 /// How long a task takes: long enough to be hit by a fault.
 const WORK: Duration = Duration::from_millis(3);
 
-/// Starts the agent; it is killed when this is dropped.
-pub(super) fn start(file: &Path, url: &str) -> Process {
+/// Starts the agent at one of these addresses, parted by commas; it is killed when this is dropped.
+pub(crate) fn start(file: &Path, url: &str) -> Process {
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["faults::promises::counter::a_counting_agent", "--exact", "--include-ignored"])
+        .args(["faults::counter::a_counting_agent", "--exact", "--include-ignored"])
         .env(FILE_VARIABLE, file)
         .env(URL_VARIABLE, url)
         .stdout(Stdio::null())
@@ -35,7 +35,8 @@ pub(super) fn start(file: &Path, url: &str) -> Process {
 #[ignore = "no test: the process that other tests start as their agent"]
 async fn a_counting_agent() {
     let Some(file) = std::env::var_os(FILE_VARIABLE) else { return };
-    let servers = vec![std::env::var(URL_VARIABLE).unwrap()];
+    let urls = std::env::var(URL_VARIABLE).unwrap();
+    let servers = urls.split(',').map(ToOwned::to_owned).collect();
     let count = move |context: Context, params: Json| {
         let file = file.clone();
         async move {
@@ -69,7 +70,7 @@ fn mark(file: &Path, what: &str, context: &Context) -> Result<(), Failure> {
 }
 
 /// What stands in the file.
-pub(super) fn read(file: &Path) -> Vec<Mark> {
+pub(crate) fn read(file: &Path) -> Vec<Mark> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     text.lines()
         .map(|line| {
