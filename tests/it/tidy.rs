@@ -143,7 +143,9 @@ fn sql_stands_in_the_store_alone() {
         .iter()
         .filter(|path| {
             let shown = shown(path);
-            !shown.starts_with("control-plane/store") && !shown.starts_with("tests/")
+            // The remediator works on other people's databases.
+            let elsewhere = ["control-plane/store", "tests/", "agents/remediator/"];
+            !elsewhere.iter().any(|folder| shown.starts_with(folder))
         })
         .filter(|path| {
             let text = fs::read_to_string(path).unwrap();
@@ -151,7 +153,7 @@ fn sql_stands_in_the_store_alone() {
         })
         .map(|path| shown(path))
         .collect();
-    assert_none(&wrong, "SQL stands in control-plane/store alone");
+    assert_none(&wrong, "SQL of our own stands in control-plane/store alone");
 }
 
 #[test]

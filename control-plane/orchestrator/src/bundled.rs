@@ -22,6 +22,7 @@ pub(crate) fn all() -> Vec<Agent> {
         performance_monitor_agent::agent(),
         error_tracker_agent::agent(),
         deployment_manager_agent::agent(),
+        remediator_agent::agent(),
     ]
 }
 
