@@ -272,8 +272,10 @@ pub const ENDS_PER_STREAM_MAX: usize = 65_536;
 pub const STARTS_ANSWERS_WAITING: usize = 1_024;
 /// How often a stream of `StartRuns` looks into the store for runs that went elsewhere.
 pub const ENDS_LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How many such runs one look is about.
-pub const ENDS_LOOKED_AT: usize = 100;
+/// How many such runs one query is about.
+pub const ENDS_LOOKED_AT: usize = 1_000;
+/// How many such runs that have ended are read from the store at once.
+pub const ENDS_READ_AT_ONCE: usize = 8;
 /// How many findings one diagnosis lists.
 pub const FINDINGS_MAX: usize = 200;
 /// How many waiting runs are looked at to count the decisions that people owe.

@@ -3,9 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use contracts::v1::{self, start_run_request::Source};
+use contracts::v1::start_runs_request::Item as Frame;
+use contracts::v1::start_runs_response::Item;
+use contracts::v1::{self, start_run_request::Source, start_runs_setup};
 use control_plane::config::{Config, Secret};
 use control_plane::testing::TestServer;
 use engine::RunId;
@@ -115,6 +118,32 @@ async fn kinds(server: &TestServer, run: &str) -> Vec<v1::EventKind> {
 
 async fn ended(server: &TestServer, run: &str) {
     until("the run ends", async || status(server, run).await == v1::RunStatus::Success).await;
+}
+
+/// Starts so many runs over one stream, or joins them when they were started before.
+async fn start_runs(
+    server: &TestServer,
+    yaml: &str,
+    count: i64,
+    await_end: bool,
+) -> tonic::Streaming<v1::StartRunsResponse> {
+    let definition =
+        v1::Definition { yaml: yaml.to_owned(), file: "w.yml".to_owned(), ..Default::default() };
+    let source = Some(start_runs_setup::Source::Definition(definition));
+    let setup = Frame::Setup(v1::StartRunsSetup { source, await_end, ..Default::default() });
+    let runs = (0..count).map(|tag| {
+        let request_id = format!("run-{tag}");
+        Frame::Run(v1::RunToStart { tag, request_id, ..Default::default() })
+    });
+    let frames = std::iter::once(setup).chain(runs);
+    let frames: Vec<_> = frames.map(|item| v1::StartRunsRequest { item: Some(item) }).collect();
+    server.orchestrator().start_runs(tokio_stream::iter(frames)).await.unwrap().into_inner()
+}
+
+/// The next answer of a stream; none at its end.
+async fn next(stream: &mut tonic::Streaming<v1::StartRunsResponse>) -> Option<(i64, Item)> {
+    let answer = tokio::time::timeout(DEADLINE, stream.message()).await.expect("in time");
+    answer.unwrap().map(|answer| (answer.tag, answer.item.unwrap()))
 }
 
 /// An echo agent on a channel within the process, until the token is cancelled.
@@ -245,4 +274,53 @@ async fn the_replicas_are_listed() {
         standings.iter().map(|standing| (standing.is_self, standing.runs)).collect();
     assert_eq!(shown, [(false, 1), (true, 0)]);
     assert!(standings.iter().all(|standing| standing.lease_age.is_some()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_joins_runs_that_changed_hands_and_asks_the_store_little() {
+    const RUNS: i64 = 400;
+    let pair = Pair::start().await;
+    let mut first = start_runs(&pair.a, WAITS, RUNS, false).await;
+    let mut ids = BTreeMap::new();
+    while let Some((tag, item)) = next(&mut first).await {
+        let Item::Started(started) = item else { panic!("{item:?}") };
+        ids.insert(tag, started.run_id);
+    }
+    let former = owner(&pair.a);
+    assert!(pair.store().fence(former, None).await.unwrap());
+    let url = pair.database.url();
+    let asked = async || store::testing::server_figures(url).await.unwrap().transactions;
+    let before = asked().await;
+    let mut joined = start_runs(&pair.b, WAITS, RUNS, true).await;
+    let mut again = BTreeMap::new();
+    while again.len() < ids.len() {
+        let (tag, item) = next(&mut joined).await.expect("it goes on");
+        let Item::Started(started) = item else { panic!("{item:?}") };
+        again.insert(tag, started.run_id);
+    }
+    assert_eq!(again, ids, "the same runs");
+    // All are looked for: none has ended, so nothing is told of any.
+    signal_until_taken(&pair.b, &ids[&0]).await;
+    let (tag, item) = next(&mut joined).await.expect("it goes on");
+    assert!(matches!(item, Item::Ended(_)) && tag == 0, "{tag} {item:?}");
+    let transactions = asked().await - before;
+    assert!(transactions < 20 * RUNS, "{transactions} transactions");
+    for run in ids.values().skip(1) {
+        signal_until_taken(&pair.b, run).await;
+    }
+    let mut ended = 1;
+    while let Some((tag, item)) = next(&mut joined).await {
+        let Item::Ended(end) = item else { panic!("{item:?}") };
+        let run = end.run.unwrap();
+        assert_eq!((&run.run_id, run.status()), (&ids[&tag], v1::RunStatus::Success));
+        ended += 1;
+    }
+    assert_eq!(ended, RUNS, "each end is told once");
+    let kinds = kinds(&pair.b, &ids[&(RUNS - 1)]).await;
+    assert!(kinds.contains(&v1::EventKind::RunAdopted), "{kinds:?}");
+}
+
+/// While a run changes hands, a signal may be refused for a moment.
+async fn signal_until_taken(server: &TestServer, run: &str) {
+    until("the signal is taken", async || signal(server, run).await.is_ok()).await;
 }

@@ -2,9 +2,10 @@
 //!
 //! What all runs share is looked up and checked once. A stream that is not read is not read from
 //! either, so a client that sends without end is held back by its own connection. The ends come
-//! from the write path; only runs that went elsewhere are looked for in the store.
+//! from the write path; runs that another replica may have are looked for in the store as well.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use contracts::v1::{self, start_run_request, start_runs_request, start_runs_setup};
@@ -25,6 +26,7 @@ use super::auth::Principal;
 use super::request::Mark;
 use super::status::Refusal;
 use super::{Context, convert, definition, run};
+use crate::hash::QuickSet;
 use crate::limits;
 use crate::runs::{self, End, Final, NewRun, Started, started};
 
@@ -54,7 +56,8 @@ pub async fn start(
         template,
         starting: FuturesUnordered::new(),
         awaited: HashMap::new(),
-        elsewhere: VecDeque::new(),
+        elsewhere: QuickSet::default(),
+        fresh: Vec::new(),
         ends_to,
         ends,
         answers,
@@ -127,13 +130,23 @@ struct Session {
     context: Context,
     template: Template,
     starting: FuturesUnordered<Starting>,
-    /// The client's names of the runs whose ends are to be told.
-    awaited: HashMap<RunId, Vec<i64>>,
-    /// Those of them that the write path will not tell of.
-    elsewhere: VecDeque<RunId>,
+    /// The runs whose ends are to be told.
+    awaited: HashMap<RunId, Awaited>,
+    /// Those of them that another replica may have, of whose ends the write path does not tell.
+    elsewhere: QuickSet<RunId>,
+    /// Those of them that have not been looked for yet.
+    fresh: Vec<RunId>,
     ends_to: mpsc::Sender<Final>,
     ends: mpsc::Receiver<Final>,
     answers: mpsc::Sender<Result<v1::StartRunsResponse, Status>>,
+}
+
+/// A run whose end is to be told.
+struct Awaited {
+    /// The client's names of it.
+    tags: Vec<i64>,
+    /// It is known to have been written.
+    is_written: bool,
 }
 
 /// The client is gone: nobody is to be told anything any more.
@@ -174,6 +187,15 @@ impl Session {
                 Some((tag, id, answer)) = self.starting.next() => {
                     self.answered(tag, id, answer).await
                 }
+                // Behind all that is known already, so that many are looked for at once.
+                () = std::future::ready(()), if !self.fresh.is_empty() => {
+                    let fresh = std::mem::take(&mut self.fresh);
+                    self.look(fresh).await
+                }
+                _ = look.tick(), if !self.elsewhere.is_empty() => {
+                    let all = self.elsewhere.iter().copied().collect();
+                    self.look(all).await
+                }
                 frame = frames.message(), if is_open && has_room => match frame {
                     Ok(Some(frame)) => match frame.item {
                         Some(start_runs_request::Item::Run(asked)) => self.begin(asked).await,
@@ -185,7 +207,6 @@ impl Session {
                     }
                     Err(_) => return None,
                 },
-                _ = look.tick(), if !self.elsewhere.is_empty() => self.look().await,
             };
             if done.is_err() {
                 return None;
@@ -207,8 +228,7 @@ impl Session {
         let id = new.id;
         if self.template.await_end {
             // Before it is started: its end may come before the answer to its start.
-            self.awaited.insert(id, vec![tag]);
-            self.context.runs.tell_end(id, self.ends_to.clone());
+            self.wait_for(id, tag, false);
         }
         let runs = self.context.runs.clone();
         self.starting.push(Box::pin(async move {
@@ -226,14 +246,18 @@ impl Session {
         answer: Result<Started, runs::Error>,
     ) -> Result<(), Gone> {
         match answer {
-            Ok(Started::New(id)) => self.started(tag, id).await,
+            Ok(Started::New(id)) => {
+                if let Some(awaited) = self.awaited.get_mut(&id) {
+                    awaited.is_written = true;
+                }
+                self.started(tag, id).await
+            }
             Ok(Started::Before(before)) => {
                 self.forget(id);
                 self.started(tag, before).await?;
                 if self.template.await_end {
-                    self.awaited.entry(before).or_default().push(tag);
-                    self.elsewhere.push_front(before);
-                    self.look().await?;
+                    self.wait_for(before, tag, true);
+                    self.look_for(before);
                 }
                 Ok(())
             }
@@ -244,52 +268,79 @@ impl Session {
         }
     }
 
-    fn forget(&mut self, run: RunId) {
-        if self.awaited.remove(&run).is_some() {
-            self.context.runs.forget_end(run, &self.ends_to);
+    /// Has the write path tell of the run's end, should it be here.
+    fn wait_for(&mut self, run: RunId, tag: i64, is_written: bool) {
+        match self.awaited.entry(run) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Awaited { tags: vec![tag], is_written });
+                self.context.runs.tell_end(run, self.ends_to.clone());
+            }
+            Entry::Occupied(mut awaited) => {
+                let awaited = awaited.get_mut();
+                awaited.tags.push(tag);
+                awaited.is_written |= is_written;
+            }
         }
+    }
+
+    /// Has the store asked for a run at once, and then from time to time.
+    fn look_for(&mut self, run: RunId) {
+        if self.elsewhere.insert(run) {
+            self.fresh.push(run);
+        }
+    }
+
+    /// Nobody waits for the run any more; gives who did.
+    fn forget(&mut self, run: RunId) -> Vec<i64> {
+        self.elsewhere.remove(&run);
+        let Some(awaited) = self.awaited.remove(&run) else { return Vec::new() };
+        self.context.runs.forget_end(run, &self.ends_to);
+        awaited.tags
     }
 
     async fn told(&mut self, word: Final) -> Result<(), Gone> {
         match word {
             Final::Ended(end) => {
-                let Some(tags) = self.awaited.remove(&end.run) else { return Ok(()) };
+                self.elsewhere.remove(&end.run);
+                let Some(awaited) = self.awaited.remove(&end.run) else { return Ok(()) };
                 let run = self.run_of(&end);
-                self.ended(tags, run).await
+                self.ended(awaited.tags, run).await
             }
             Final::Lost(run) => {
                 if self.awaited.contains_key(&run) {
-                    self.elsewhere.push_back(run);
+                    // It may come back.
+                    self.context.runs.tell_end(run, self.ends_to.clone());
+                    self.look_for(run);
                 }
                 Ok(())
             }
         }
     }
 
-    /// Looks into the store for some of the runs that went elsewhere.
-    async fn look(&mut self) -> Result<(), Gone> {
-        for _ in 0..self.elsewhere.len().min(limits::ENDS_LOOKED_AT) {
-            let Some(id) = self.elsewhere.pop_front() else { break };
-            if !self.awaited.contains_key(&id) {
-                continue;
+    /// Looks into the store which of these runs have ended.
+    async fn look(&mut self, runs: Vec<RunId>) -> Result<(), Gone> {
+        let context = self.context.clone();
+        for some in runs.chunks(limits::ENDS_LOOKED_AT) {
+            let store = context.runs.store();
+            // They stay among those to be looked for.
+            let Ok(standings) = store.standings(some).await else { return Ok(()) };
+            let found: QuickSet<RunId> = standings.iter().map(|it| it.run_id).collect();
+            let ended = standings.into_iter().filter(|it| it.ended).map(|it| it.run_id);
+            let ended: Vec<RunId> = ended.filter(|run| self.awaited.contains_key(run)).collect();
+            let rows = ended.into_iter().map(|id| read(&context, id));
+            let mut rows = futures::stream::iter(rows).buffer_unordered(limits::ENDS_READ_AT_ONCE);
+            while let Some(run) = rows.next().await {
+                let Some((id, run)) = run else { continue };
+                let tags = self.forget(id);
+                self.ended(tags, v1::Run { params: None, ..run }).await?;
             }
-            let found = match self.context.runs.store().run(id).await {
-                Ok(Some(row)) if row.ended_at.is_some() => {
-                    run::basic(&self.context, &row).await.ok()
+            for id in some.iter().filter(|id| !found.contains(id)) {
+                // One that is not written yet may be in the commit; if not, its start is refused.
+                if self.awaited.get(id).is_none_or(|awaited| awaited.is_written) {
+                    for tag in self.forget(*id) {
+                        self.refuse(tag, runs::Error::NotFound(*id).into()).await?;
+                    }
                 }
-                // Its start failed after all, which was answered.
-                Ok(None) => {
-                    self.awaited.remove(&id);
-                    continue;
-                }
-                Ok(Some(_)) | Err(_) => None,
-            };
-            match found {
-                Some(run) => {
-                    let tags = self.awaited.remove(&id).unwrap_or_default();
-                    self.ended(tags, v1::Run { params: None, ..run }).await?;
-                }
-                None => self.elsewhere.push_back(id),
             }
         }
         Ok(())
@@ -342,4 +393,10 @@ impl Session {
         let response = v1::StartRunsResponse { tag, item: Some(item) };
         self.answers.send(Ok(response)).await.map_err(|_| Gone)
     }
+}
+
+/// A run that has ended; none when it cannot be read just now.
+async fn read(context: &Context, id: RunId) -> Option<(RunId, v1::Run)> {
+    let row = context.runs.store().run(id).await.ok()??;
+    Some((id, run::basic(context, &row).await.ok()?))
 }
