@@ -9,10 +9,12 @@ use contracts::v1::{
     self, RunStatus, RunToStart, StartRunsRequest, StartRunsSetup, start_runs_request,
     start_runs_response::Item, start_runs_setup::Source,
 };
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::Streaming;
+use tonic::{Code, Streaming};
 
 use crate::host::server::connect;
 use crate::workload::Workload;
@@ -21,6 +23,8 @@ use crate::workload::Workload;
 const CONNECTIONS: u32 = 2;
 /// How long the last runs may take to end behind the window.
 const DRAIN_WAIT_MAX: Duration = Duration::from_secs(120);
+/// When a start is sent again that was refused for a while, as its refusal says.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How many ids of runs are kept for a look into their journals, for each stream.
 const IDS_KEPT: usize = 2_000;
 
@@ -46,7 +50,7 @@ pub(crate) struct Loaded {
     pub(crate) accepted: u64,
     /// Runs whose end was told, all of them successes.
     pub(crate) ended: u64,
-    /// Starts that were refused.
+    /// Starts that were refused for a while, and sent again.
     pub(crate) refused: u64,
     /// Of the runs that ended in the window: from start to end as the client saw it, in
     /// microseconds.
@@ -105,6 +109,7 @@ impl OneStream {
             frames: Some(frames),
             next_tag: 0,
             since: HashMap::with_capacity(share),
+            again: FuturesUnordered::new(),
             loaded: Loaded::default(),
         };
         for _ in 0..share {
@@ -130,6 +135,8 @@ struct Running<'a> {
     frames: Option<mpsc::Sender<StartRunsRequest>>,
     next_tag: i64,
     since: HashMap<i64, Instant>,
+    /// Starts to be sent again.
+    again: FuturesUnordered<BoxFuture<'static, i64>>,
     loaded: Loaded,
 }
 
@@ -138,13 +145,31 @@ impl Running<'_> {
         &mut self,
         mut answers: Streaming<v1::StartRunsResponse>,
     ) -> anyhow::Result<()> {
-        while let Some(answer) = answers.message().await? {
+        loop {
+            let answer = tokio::select! {
+                answer = answers.message() => answer?,
+                Some(tag) = self.again.next() => {
+                    self.send(tag).await?;
+                    continue;
+                }
+            };
+            let Some(answer) = answer else { break };
             let tag = answer.tag;
             match answer.item.context("an answer says something")? {
                 Item::Started(_) => self.loaded.accepted += 1,
                 Item::Refused(status) => {
+                    if Code::from(status.code) != Code::ResourceExhausted {
+                        bail!("a start was refused for good: {}", status.message);
+                    }
                     self.loaded.refused += 1;
-                    bail!("a start was refused: {}", status.message);
+                    if self.is_over() {
+                        self.since.remove(&tag);
+                        continue;
+                    }
+                    self.again.push(Box::pin(async move {
+                        tokio::time::sleep(RETRY_AFTER).await;
+                        tag
+                    }));
                 }
                 Item::Ended(ended) => {
                     let run = ended.run.context("an end tells the run")?;
@@ -180,20 +205,38 @@ impl Running<'_> {
 
     /// Starts another one, unless the window is over.
     async fn start(&mut self) -> anyhow::Result<()> {
-        let now = Instant::now();
-        if now >= self.load.window.1 || self.load.stop.is_cancelled() {
-            self.frames = None;
+        if self.is_over() {
+            return Ok(());
         }
-        let Some(frames) = &self.frames else { return Ok(()) };
         let tag = self.next_tag;
         self.next_tag += 1;
+        self.since.insert(tag, Instant::now());
+        self.send(tag).await
+    }
+
+    /// Whether no more runs are to be started; then the stream is told so, unless starts wait to
+    /// be sent again.
+    fn is_over(&mut self) -> bool {
+        let over = Instant::now() >= self.load.window.1 || self.load.stop.is_cancelled();
+        if over && self.again.is_empty() {
+            self.frames = None;
+        }
+        over
+    }
+
+    async fn send(&mut self, tag: i64) -> anyhow::Result<()> {
+        if self.is_over() {
+            // What was refused so far needs not come any more.
+            self.since.remove(&tag);
+            return Ok(());
+        }
+        let Some(frames) = &self.frames else { return Ok(()) };
         let request_id = match self.load.request_ids {
             true => format!("bench-{}-{tag}", self.stream),
             false => String::new(),
         };
         let run = RunToStart { tag, params: None, request_id };
         let item = Some(start_runs_request::Item::Run(run));
-        self.since.insert(tag, now);
         frames.send(StartRunsRequest { item }).await.context("the stream is closed")
     }
 }

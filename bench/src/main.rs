@@ -74,6 +74,9 @@ enum Verb {
     /// How fast a cancel reaches a running task, beside 512 chains
     #[command(after_help = "Example:\n  bench cancel --store postgres")]
     Cancel(CancelArgs),
+    /// Two replicas on one PostgreSQL: what they carry, and what becomes of runs whose replica dies
+    #[command(after_help = "Example:\n  bench replicas --runs 10000")]
+    Replicas(ReplicasArgs),
     /// Be an agent of no-op steps until SIGTERM
     #[command(hide = true)]
     Agent(AgentArgs),
@@ -167,6 +170,17 @@ struct CancelArgs {
     store: Kind,
 }
 
+/// Two replicas.
+#[derive(Args, Debug)]
+pub(crate) struct ReplicasArgs {
+    /// How many runs are in flight when their replica is killed
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) runs: usize,
+    /// Leave out what two replicas carry together
+    #[arg(long)]
+    pub(crate) only_kill: bool,
+}
+
 /// Who the agent is.
 #[derive(Args, Debug)]
 struct AgentArgs {
@@ -209,6 +223,10 @@ fn main() -> anyhow::Result<()> {
         Verb::Economy(args) => {
             let binary = server::binary(arguments.orchestrator)?;
             two_threads()?.block_on(economy::run(&binary, &args))
+        }
+        Verb::Replicas(args) => {
+            let binary = server::binary(arguments.orchestrator)?;
+            two_threads()?.block_on(replicas::run(&binary, &args))
         }
     }
 }

@@ -18,7 +18,8 @@ use crate::workload::Workload;
 
 /// How many agent processes there are unless told.
 pub(crate) const AGENTS: usize = 2;
-/// How many slots each has beyond its share: matching is never short of them.
+/// How many slots each has beyond all tasks, as far as an agent may have so many: matching is
+/// never short of them.
 const SLOTS_SPARE: u32 = 64;
 /// How many journals are checked behind a measurement.
 const JOURNALS_CHECKED: usize = 20;
@@ -100,7 +101,7 @@ impl Setting {
         let server = Server::start(binary, &database)?;
         let width = if case.workload == Workload::Chain { 1 } else { case.workload.steps() };
         let tasks = case.concurrency.saturating_mul(width);
-        let slots = tasks.min(20_000) + SLOTS_SPARE;
+        let slots = tasks.saturating_add(SLOTS_SPARE);
         let agents = Agents::start(case.agents, slots, &server).await?;
         Ok(Self { database, server, agents })
     }

@@ -15,18 +15,18 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::host::agents::Agents;
+use crate::host::agents::{Agents, SLOTS_MAX};
 use crate::host::database::{Database, Kind};
+use crate::host::machine::Machine;
 use crate::host::server::Server;
-use crate::journal;
 use crate::load::{Load, setup};
+use crate::parts::Part;
 use crate::statistics::Spread;
 use crate::workload::Workload;
+use crate::{ReplicasArgs, journal, report};
 
 /// How many chains go on at a time.
 const CHAINS: u32 = 2000;
-/// How many slots each agent has.
-const SLOTS: u32 = 20_000;
 const WARM_UP: Duration = Duration::from_secs(3);
 const WINDOW: Duration = Duration::from_secs(6);
 /// How long runs go on before their replica is killed.
@@ -51,8 +51,33 @@ fn replica(binary: &Path, database: &Database) -> anyhow::Result<Server> {
     Server::start_with(binary, database, &["--listen", &listen])
 }
 
+/// Takes the figures of two replicas alone.
+pub(crate) async fn run(binary: &Path, args: &ReplicasArgs) -> anyhow::Result<()> {
+    eprintln!("{}", Machine::look()?.sentence());
+    let all = parts(binary, args).await;
+    println!("{}", report::parts(&all));
+    if let Some(why) = all.iter().find_map(|part| part.failed.as_deref()) {
+        bail!("not all could be measured: {why}");
+    }
+    Ok(())
+}
+
+/// All figures of two replicas.
+pub(crate) async fn parts(binary: &Path, args: &ReplicasArgs) -> Vec<Part> {
+    let mut all = Vec::new();
+    if !args.only_kill {
+        let goal = "0.9 with agents on both, 0.7 with all on one side";
+        let what = format!("two replicas on one PostgreSQL, {CHAINS} chains");
+        all.push(Part::of(&what, goal, throughput(binary).await));
+    }
+    let what = format!("SIGKILL of a replica with {} runs in flight", args.runs);
+    let goal = "all go on within 10 s, none lost, none twice";
+    all.push(Part::of(&what, goal, adoption(binary, args.runs).await));
+    all
+}
+
 /// Steps a second of one replica, of two with agents on both, and of two with all on one side.
-pub(crate) async fn throughput(binary: &Path) -> anyhow::Result<String> {
+async fn throughput(binary: &Path) -> anyhow::Result<String> {
     let one = side(binary, Side::One).await.context("one replica")?;
     let both = side(binary, Side::Both).await.context("agents on both")?;
     let first = side(binary, Side::First).await.context("all agents on one side")?;
@@ -70,9 +95,12 @@ async fn side(binary: &Path, side: Side) -> anyhow::Result<f64> {
     if side != Side::One {
         servers.push(replica(binary, &database)?);
     }
-    let mut agents = Agents::start(1, SLOTS, &servers[0]).await?;
+    let mut agents = Agents::start(1, SLOTS_MAX, &servers[0]).await?;
     let other = if side == Side::Both { &servers[1] } else { &servers[0] };
-    agents.processes.extend(Agents::start(1, SLOTS, other).await?.processes);
+    agents.add(Agents::start(1, SLOTS_MAX, other).await?);
+    for server in &servers {
+        agents.known_at(&server.url).await?;
+    }
     let from = Instant::now() + WARM_UP;
     let load = Load {
         workload: Workload::Chain,
@@ -102,7 +130,7 @@ async fn side(binary: &Path, side: Side) -> anyhow::Result<f64> {
 }
 
 /// Kills a replica with so many runs in flight, and looks when each of them went on.
-pub(crate) async fn adoption(binary: &Path, runs: usize) -> anyhow::Result<String> {
+async fn adoption(binary: &Path, runs: usize) -> anyhow::Result<String> {
     let database = Database::new(Kind::Postgres).await?;
     let (mut first, second) = (replica(binary, &database)?, replica(binary, &database)?);
     let slots = u32::try_from(runs)?;
@@ -110,7 +138,10 @@ pub(crate) async fn adoption(binary: &Path, runs: usize) -> anyhow::Result<Strin
     let both = format!("{},{}", urls[0], urls[1]);
     let turned = format!("{},{}", urls[1], urls[0]);
     let mut agents = Agents::start_at(1, slots, &both).await?;
-    agents.processes.extend(Agents::start_at(1, slots, &turned).await?.processes);
+    agents.add(Agents::start_at(1, slots, &turned).await?);
+    for url in urls {
+        agents.known_at(url).await?;
+    }
     let run_ids = start(&first, runs, false).await?;
     tokio::time::sleep(BEFORE_KILL).await;
     let killed = wall_micros();

@@ -14,7 +14,7 @@ use crate::host::machine::Machine;
 use crate::measure::{AGENTS, Case};
 use crate::parts::{self, Part};
 use crate::workload::Workload;
-use crate::{SuiteArgs, chart, replicas, report, wire};
+use crate::{ReplicasArgs, SuiteArgs, chart, replicas, report, wire};
 
 /// How many runs are in flight when their replica is killed.
 const ADOPTED: usize = 10_000;
@@ -127,13 +127,8 @@ async fn take_parts(binary: &Path, args: &SuiteArgs) -> Vec<Part> {
     let what = format!("cancel to the handler's token, {}", store.name());
     all.push(Part::of(&what, "p99 under 50 ms", parts::cancel(binary, store).await));
     if args.store != Some(Kind::Sqlite) {
-        let goal = "0.9 with agents on both, 0.7 with all on one side";
-        let came = replicas::throughput(binary).await;
-        all.push(Part::of("two replicas on one PostgreSQL, 2000 chains", goal, came));
         let runs = if args.quick { ADOPTED_QUICK } else { ADOPTED };
-        let what = format!("SIGKILL of a replica with {runs} runs in flight");
-        let goal = "all go on within 10 s, none lost, none twice";
-        all.push(Part::of(&what, goal, replicas::adoption(binary, runs).await));
+        all.extend(replicas::parts(binary, &ReplicasArgs { runs, only_kill: false }).await);
     }
     for concurrency in [64, 2000] {
         let second = Duration::from_secs(1);

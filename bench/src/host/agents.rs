@@ -24,6 +24,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How long they may take to come.
 const CONNECT_WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// The most slots that one agent may have.
+pub(crate) const SLOTS_MAX: u32 = 10_000;
+
 /// How the line begins that an agent says on SIGUSR1.
 const COUNT_LINE: &str = "tasks so far: ";
 
@@ -36,44 +39,69 @@ pub(crate) struct Counted {
     pub(crate) cancelled: Vec<(String, u64)>,
 }
 
+/// How many agents this process has started.
+static STARTED: AtomicU64 = AtomicU64::new(0);
+
 /// The agent processes of one measurement.
 #[derive(Debug)]
 pub(crate) struct Agents {
     pub(crate) processes: Vec<Process>,
+    instances: Vec<String>,
 }
 
 impl Agents {
-    /// Starts `count` of them at a server, and waits until they are there.
+    /// Starts `count` of them at a server, each with so many slots or [`SLOTS_MAX`], and waits
+    /// until they are there.
     pub(crate) async fn start(count: usize, slots: u32, server: &Server) -> anyhow::Result<Self> {
         Self::start_at(count, slots, &server.url).await
     }
 
     /// The same at an address, or at several with commas between, of which the first is asked.
     pub(crate) async fn start_at(count: usize, slots: u32, url: &str) -> anyhow::Result<Self> {
+        let slots = slots.min(SLOTS_MAX);
         let first = url.split(',').next().unwrap_or(url);
-        let before = connected(first).await?;
         let binary = std::env::current_exe()?;
-        let mut processes = Vec::new();
-        for n in 0..count {
+        let mut agents = Self { processes: Vec::new(), instances: Vec::new() };
+        for _ in 0..count {
+            // Unlike every other's, at whatever server.
+            let instance = format!("bench-{}", STARTED.fetch_add(1, Ordering::Relaxed));
             let arguments = ["agent", "--server", url, "--slots", &slots.to_string()];
             let mut arguments: Vec<String> = arguments.map(ToOwned::to_owned).into();
-            arguments.extend(["--instance".to_owned(), format!("bench-{}-{n}", before + n)]);
-            processes.push(Process::start(&binary, &arguments)?);
+            arguments.extend(["--instance".to_owned(), instance.clone()]);
+            agents.processes.push(Process::start(&binary, &arguments)?);
+            agents.instances.push(instance);
         }
+        agents.known_at(first).await?;
+        Ok(agents)
+    }
+
+    /// Counts these among them.
+    pub(crate) fn add(&mut self, others: Self) {
+        self.processes.extend(others.processes);
+        self.instances.extend(others.instances);
+    }
+
+    /// Waits until a server knows them all, be it from another one.
+    pub(crate) async fn known_at(&mut self, url: &str) -> anyhow::Result<()> {
         let all = async {
-            while connected(first).await? < before + count {
+            let mut client = AgentServiceClient::new(connect(url).await?);
+            loop {
+                let request = v1::ListAgentsRequest { page_size: 1000, ..Default::default() };
+                let listed = client.list_agents(request).await?.into_inner().agents;
+                let known = |name: &String| listed.iter().any(|agent| agent.instance == *name);
+                if self.instances.iter().all(known) {
+                    return anyhow::Ok(());
+                }
                 tokio::time::sleep(LOOK_EVERY).await;
             }
-            anyhow::Ok(())
         };
         match tokio::time::timeout(CONNECT_WAIT_MAX, all).await {
-            Ok(all) => all?,
+            Ok(all) => all,
             Err(_) => {
-                let said: Vec<String> = processes.iter_mut().map(Process::said).collect();
+                let said: Vec<String> = self.processes.iter_mut().map(Process::said).collect();
                 bail!("the agents did not connect; they said:\n{}", said.join("\n"));
             }
         }
-        Ok(Self { processes })
     }
 
     /// How many no-op tasks they have done so far, all together.
@@ -100,13 +128,6 @@ impl Agents {
         }
         Ok(sum)
     }
-}
-
-/// How many agents a server has.
-async fn connected(url: &str) -> anyhow::Result<usize> {
-    let request = v1::ListAgentsRequest { page_size: 1000, ..Default::default() };
-    let mut client = AgentServiceClient::new(connect(url).await?);
-    Ok(client.list_agents(request).await?.into_inner().agents.len())
 }
 
 /// The monotonic clock of the machine, in microseconds: the same for all its processes.
