@@ -1,5 +1,7 @@
 //! A control plane for tests: its own folder, its own port.
 
+pub mod failpoint;
+
 use std::sync::Arc;
 
 use contracts::v1::agent_service_client::AgentServiceClient;

@@ -612,6 +612,8 @@ impl WritePath {
     /// A transition is durable: now its effects may be carried out and its askers answered.
     fn durable(&mut self, run: RunId, flight: Flight) {
         let Flight { state, effects, replies, rejections, adopted, more, ended, .. } = flight;
+        #[cfg(feature = "testing")]
+        crate::testing::failpoint::durable();
         self.shared.wake(run, state.version());
         let batch = &mut self.batch;
         replies.into_iter().for_each(|reply| reply.done_among_others(run, batch));
