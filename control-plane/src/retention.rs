@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::RunId;
+use engine::{ContentHash, RunId};
 use store::{Cursor, Micros, Store, Tended};
 use tokio_util::sync::CancellationToken;
 
@@ -20,10 +20,13 @@ pub struct Keep {
     pub count: u64,
 }
 
-/// Where the search for finished runs came to: what stays although it is old must not keep it
-/// from what comes behind.
+/// Where the search came to: what stays although it is old must not keep it from what comes
+/// behind.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Place(Option<Cursor<RunId>>);
+pub struct Place {
+    runs: Option<Cursor<RunId>>,
+    blobs: Option<Cursor<ContentHash>>,
+}
 
 /// Removes from time to time what need not be kept, until `shutdown`.
 pub async fn run(
@@ -86,9 +89,11 @@ pub async fn look(
         tokio::task::yield_now().await;
     }
     for _ in 0..limits::RETENTION_BATCHES {
-        let count = store.collect_blobs(ago(now, limits::BLOBS_KEPT), batch).await?;
-        removed.blobs += count;
-        if count < u64::from(batch) {
+        let old = ago(now, limits::BLOBS_KEPT);
+        let found = store.collect_blobs(old, place.blobs, batch).await?;
+        removed.blobs += found.blobs;
+        place.blobs = found.next;
+        if found.next.is_none() {
             break;
         }
         tokio::task::yield_now().await;
@@ -124,10 +129,10 @@ async fn remove_runs(
 ) -> Result<u64, store::Error> {
     let (mut removed, mut in_this_pass) = (0, 0);
     for _ in 0..limits::RETENTION_BATCHES {
-        let found = store.delete_finished(before, place.0, limits::RETENTION_BATCH).await?;
+        let found = store.delete_finished(before, place.runs, limits::RETENTION_BATCH).await?;
         removed += found.runs;
         in_this_pass += found.runs;
-        place.0 = found.next;
+        place.runs = found.next;
         if found.next.is_none() && std::mem::take(&mut in_this_pass) == 0 {
             break;
         }

@@ -9,11 +9,11 @@ use async_trait::async_trait;
 use engine::{ContentHash, RunId};
 
 use crate::{
-    Adoption, AuditCursor, AuditFilter, AuditHead, AuditRow, Change, Changed, Commit, Cursor,
-    DeadLetterFilter, DeadLetterRow, Deleted, DocumentFilter, DocumentRow, Error, Heartbeat,
-    JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking, Registration,
-    ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Standing,
-    Store, Tended, WorkflowRow,
+    Adoption, AuditCursor, AuditFilter, AuditHead, AuditRow, Change, Changed, Collected, Commit,
+    Cursor, DeadLetterFilter, DeadLetterRow, Deleted, DocumentFilter, DocumentRow, Error,
+    Heartbeat, JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking,
+    Registration, ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId,
+    ScheduleRow, Standing, Store, Tended, WorkflowRow,
 };
 
 /// What happens to a commit.
@@ -362,8 +362,13 @@ impl Store for Faulty {
         self.reach()?.blob(hash).await
     }
 
-    async fn collect_blobs(&self, before: Micros, limit: u32) -> Result<u64, Error> {
-        self.reach()?.collect_blobs(before, limit).await
+    async fn collect_blobs(
+        &self,
+        before: Micros,
+        after: Option<Cursor<ContentHash>>,
+        limit: u32,
+    ) -> Result<Collected, Error> {
+        self.reach()?.collect_blobs(before, after, limit).await
     }
 
     async fn oldest_kept(&self, keep_newest: u64) -> Result<Option<Cursor<RunId>>, Error> {

@@ -29,10 +29,10 @@ pub use document::{
 };
 pub use error::Error;
 pub use rows::{
-    Adoption, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Deleted, Heartbeat, JournalRow,
-    KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking, Registration, ReplicaRow,
-    ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Standing, Tended,
-    WorkflowRow,
+    Adoption, Collected, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Deleted, Heartbeat,
+    JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking, Registration,
+    ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Standing,
+    Tended, WorkflowRow,
 };
 
 /// Bounds of the store, all in one place.
@@ -58,6 +58,8 @@ pub mod limits {
     pub const STEP_BYTES_MAX: usize = 4096;
     /// How many runs are folded, or keys changed, at once.
     pub const RUNS_AT_ONCE_MAX: usize = 1000;
+    /// Bytes of bodies of the runs that are folded at once.
+    pub const FOLDED_BYTES_MAX: usize = 64 * 1024 * 1024;
     /// A definition.
     pub const DEFINITION_BYTES_MAX: usize = 1024 * 1024;
     /// A document.
@@ -157,8 +159,9 @@ pub trait Store: Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<RunRow>, Error>;
 
-    /// Many runs at once as [`fold`](Self::fold) gives one; those that are not there, or are being
-    /// changed this moment, are left out.
+    /// Many runs at once as [`fold`](Self::fold) gives one; those that are not there, are being
+    /// changed this moment, or do not fit into [`limits::FOLDED_BYTES_MAX`] beside others are left
+    /// out.
     ///
     /// # Errors
     /// [`Error::Invalid`] for more than [`limits::RUNS_AT_ONCE_MAX`].
@@ -341,8 +344,14 @@ pub trait Store: Send + Sync + 'static {
     /// The bytes of that hash.
     async fn blob(&self, hash: ContentHash) -> Result<Option<Vec<u8>>, Error>;
 
-    /// Removes at most `limit` blobs that no run refers to and nothing touched since `before`.
-    async fn collect_blobs(&self, before: Micros, limit: u32) -> Result<u64, Error>;
+    /// Looks at the next `limit` blobs that nothing touched since `before`, by (touch, hash), past
+    /// `after`, and removes those that no run refers to.
+    async fn collect_blobs(
+        &self,
+        before: Micros,
+        after: Option<Cursor<ContentHash>>,
+        limit: u32,
+    ) -> Result<Collected, Error>;
 
     /// The place of the oldest run among the `keep_newest` that ended last, by (end, id); `None`
     /// when fewer have ended. What is before it is more than is to be kept.

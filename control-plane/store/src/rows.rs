@@ -139,6 +139,15 @@ pub struct Deleted {
     pub next: Option<Cursor<RunId>>,
 }
 
+/// What came of looking for blobs that nothing needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// How many were removed.
+    pub blobs: u64,
+    /// Where to go on; `None`: there are no more.
+    pub next: Option<Cursor<ContentHash>>,
+}
+
 /// What was done for the journal's room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tended {

@@ -13,6 +13,7 @@ use super::{
     Connection, Db, Row, hash, optional_owner, optional_run_id, page, push_among, run_id,
     settle_insert,
 };
+use crate::limits::FOLDED_BYTES_MAX;
 use crate::pack::unpack;
 use crate::{Cursor, JournalRow, Micros, OwnerId, RunFilter, RunRow};
 
@@ -171,6 +172,7 @@ pub(super) async fn fold_many(
         let row = run_row(row)?;
         folded.insert(row.run_id, (row, Vec::new()));
     }
+    let mut room = FOLDED_BYTES_MAX;
     let mut query = QueryBuilder::<Db>::new(
         "SELECT j.seq, j.at, j.kind, j.schema, COALESCE(j.body, b.content), j.run_id \
          FROM journal j LEFT JOIN blobs b ON b.hash = j.blob WHERE j.run_id",
@@ -181,8 +183,16 @@ pub(super) async fn fold_many(
         let run = run_id(&row, 5)?;
         if let Some((found, events)) = folded.get_mut(&run) {
             let event = journal_row(run, &row)?;
-            if event.seq <= found.version {
+            if event.seq > found.version {
+                continue;
+            }
+            if let Some(left) = room.checked_sub(event.body.len()) {
+                room = left;
                 events.push(event);
+            } else {
+                // Without it there is room for what it held.
+                room += events.iter().map(|event| event.body.len()).sum::<usize>();
+                folded.remove(&run);
             }
         }
     }

@@ -12,11 +12,11 @@ use crate::batch::check_text;
 use crate::document::{check_change, check_seal};
 use crate::limits::{BLOB_BYTES_MAX, DEFINITION_BYTES_MAX, RUNS_AT_ONCE_MAX, TEXT_BYTES_MAX};
 use crate::{
-    Adoption, AuditCursor, AuditFilter, AuditHead, AuditRow, Change, Changed, Commit, Cursor,
-    DeadLetterFilter, DeadLetterRow, Deleted, DocumentFilter, DocumentRow, Error, Heartbeat,
-    JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking, Registration,
-    ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Standing,
-    Store, Tended, WorkflowRow,
+    Adoption, AuditCursor, AuditFilter, AuditHead, AuditRow, Change, Changed, Collected, Commit,
+    Cursor, DeadLetterFilter, DeadLetterRow, Deleted, DocumentFilter, DocumentRow, Error,
+    Heartbeat, JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking,
+    Registration, ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId,
+    ScheduleRow, Standing, Store, Tended, WorkflowRow,
 };
 
 fn check(texts: &[(&str, &str)]) -> Result<(), Error> {
@@ -387,9 +387,14 @@ impl Store for Database {
         blob::find(&mut connection, hash).await.map_err(Error::read)
     }
 
-    async fn collect_blobs(&self, before: Micros, limit: u32) -> Result<u64, Error> {
+    async fn collect_blobs(
+        &self,
+        before: Micros,
+        after: Option<Cursor<ContentHash>>,
+        limit: u32,
+    ) -> Result<Collected, Error> {
         let mut connection = self.writer().await?;
-        blob::collect(&mut connection, before, limit).await.map_err(Error::write)
+        blob::collect(&mut connection, before, after, limit).await.map_err(Error::write)
     }
 
     async fn oldest_kept(&self, keep_newest: u64) -> Result<Option<Cursor<RunId>>, Error> {

@@ -154,6 +154,7 @@ cases! {
         a_parked_run_belongs_to_nobody_until_it_wakes,
         a_run_is_parked_only_as_it_was_seen,
         many_runs_are_folded_at_once,
+        runs_that_hold_too_much_together_are_left_out,
         two_who_adopt_at_once_share_the_runs;
     key:
         keys_change_by_compare_and_swap,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use store::{Adoption, NewReplica, Outcome, Parking, RunRow, Standing};
 
-use crate::support::{NOW, SECOND, World, ended, next, owner, run, start};
+use crate::support::{NOW, SECOND, World, ended, next, owner, run, start, with_body};
 
 fn ids(rows: &[RunRow]) -> Vec<engine::RunId> {
     let mut ids: Vec<_> = rows.iter().map(|row| row.run_id).collect();
@@ -137,6 +137,18 @@ pub(crate) async fn many_runs_are_folded_at_once(world: World) {
     assert_eq!(world.store.fold_many(&[]).await.unwrap(), []);
     let many = vec![run(1); store::limits::RUNS_AT_ONCE_MAX + 1];
     assert!(matches!(world.store.fold_many(&many).await, Err(store::Error::Invalid(_))));
+}
+
+/// Whoever takes over many runs must not hold all of what they have at once.
+pub(crate) async fn runs_that_hold_too_much_together_are_left_out(world: World) {
+    let body = |number: u8| vec![number; 12 * 1024 * 1024];
+    for number in 1..=6 {
+        world.win(with_body(start(number, 2), body(number as u8))).await;
+    }
+    let runs: Vec<_> = (1..=6).map(run).collect();
+    let folded = world.store.fold_many(&runs).await.unwrap();
+    assert_eq!(folded.len(), 5, "64 MiB hold five of 12");
+    assert!(folded.iter().all(|(row, events)| row.version == 2 && events.len() == 2));
 }
 
 pub(crate) async fn two_who_adopt_at_once_share_the_runs(world: World) {

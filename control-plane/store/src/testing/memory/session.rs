@@ -12,11 +12,11 @@ use super::{Access, Gate, Memory};
 use crate::document::{check_change, check_seal};
 use crate::limits::RUNS_AT_ONCE_MAX;
 use crate::{
-    Adoption, AuditCursor, AuditFilter, AuditHead, AuditRow, Change, Changed, Commit, Cursor,
-    DeadLetterFilter, DeadLetterRow, Deleted, DocumentFilter, DocumentRow, Error, Heartbeat,
-    JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking, Registration,
-    ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Standing,
-    Store, Tended, WorkflowRow,
+    Adoption, AuditCursor, AuditFilter, AuditHead, AuditRow, Change, Changed, Collected, Commit,
+    Cursor, DeadLetterFilter, DeadLetterRow, Deleted, DocumentFilter, DocumentRow, Error,
+    Heartbeat, JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking,
+    Registration, ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId,
+    ScheduleRow, Standing, Store, Tended, WorkflowRow,
 };
 
 pub(super) struct Session {
@@ -316,8 +316,13 @@ impl Store for Session {
         self.read(|tables| tables.blob(hash)).await
     }
 
-    async fn collect_blobs(&self, before: Micros, limit: u32) -> Result<u64, Error> {
-        self.write(|tables| tables.collect_blobs(before, limit)).await
+    async fn collect_blobs(
+        &self,
+        before: Micros,
+        after: Option<Cursor<ContentHash>>,
+        limit: u32,
+    ) -> Result<Collected, Error> {
+        self.write(|tables| tables.collect_blobs(before, after, limit)).await
     }
 
     async fn oldest_kept(&self, keep_newest: u64) -> Result<Option<Cursor<RunId>>, Error> {

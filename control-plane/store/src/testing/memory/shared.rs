@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use engine::RunId;
 
 use super::tables::{Tables, page};
+use crate::limits::FOLDED_BYTES_MAX;
 use crate::{
     Adoption, Heartbeat, JournalRow, KeyChange, KeyRow, Micros, NewReplica, OwnerId, Parking,
     ReplicaRow, ReplicaStatus, RunRow, Standing,
@@ -62,7 +63,15 @@ impl Tables {
     }
 
     pub(super) fn fold_many(&self, runs: &[RunId]) -> Vec<(RunRow, Vec<JournalRow>)> {
-        runs.iter().filter_map(|run| self.fold(*run)).collect()
+        let mut room = FOLDED_BYTES_MAX;
+        let folded = runs.iter().filter_map(|run| self.fold(*run));
+        let fitting = folded.filter(|(_, events)| {
+            let bytes = events.iter().map(|event| event.body.len()).sum();
+            let left = room.checked_sub(bytes);
+            room = left.unwrap_or(room);
+            left.is_some()
+        });
+        fitting.collect()
     }
 
     pub(super) fn park(&mut self, owner: OwnerId, parkings: &[Parking]) -> Vec<RunId> {

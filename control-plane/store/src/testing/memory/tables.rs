@@ -10,8 +10,9 @@ use super::shared::Shared;
 use crate::batch::{Batch, Transition};
 use crate::limits::{DEFINITION_BYTES_MAX, PAGE_ROWS_MAX};
 use crate::{
-    Commit, Cursor, DeadLetterFilter, DeadLetterRow, Deleted, Error, JournalRow, Micros, Outcome,
-    OwnerId, Registration, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, WorkflowRow,
+    Collected, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Deleted, Error, JournalRow, Micros,
+    Outcome, OwnerId, Registration, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow,
+    WorkflowRow,
 };
 
 #[derive(Debug, Default)]
@@ -374,16 +375,25 @@ impl Tables {
         self.blobs.get(&hash.0).map(|blob| blob.content.clone())
     }
 
-    pub(super) fn collect_blobs(&mut self, before: Micros, limit: u32) -> u64 {
-        let needed: BTreeSet<&[u8; 32]> = self.run_blobs.values().flatten().collect();
-        let old =
-            |(hash, blob): &(&[u8; 32], &Blob)| blob.touched_at < before && !needed.contains(hash);
-        let old = self.blobs.iter().filter(old);
-        let mut old: Vec<_> = old.map(|(hash, blob)| (blob.touched_at, *hash)).collect();
+    pub(super) fn collect_blobs(
+        &mut self,
+        before: Micros,
+        after: Option<Cursor<ContentHash>>,
+        limit: u32,
+    ) -> Collected {
+        let mut old: Vec<(Micros, [u8; 32])> =
+            self.blobs.iter().map(|(hash, blob)| (blob.touched_at, *hash)).collect();
+        old.retain(|blob| {
+            blob.0 < before && after.is_none_or(|after| *blob > (after.at, after.id.0))
+        });
         old.sort_unstable();
         old.truncate(limit as usize);
+        let last = old.last().filter(|_| old.len() == limit as usize);
+        let next = last.map(|(at, hash)| Cursor { at: *at, id: ContentHash(*hash) });
+        let needed: BTreeSet<&[u8; 32]> = self.run_blobs.values().flatten().collect();
+        old.retain(|(_, hash)| !needed.contains(hash));
         old.iter().for_each(|(_, hash)| drop(self.blobs.remove(hash)));
-        count(old.len())
+        Collected { blobs: count(old.len()), next }
     }
 
     /// Runs that ended, by end and id.
