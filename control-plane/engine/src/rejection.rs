@@ -36,10 +36,10 @@ pub enum Rejection {
     #[error("the run has no checkpoint `{0}`")]
     CheckpointNotFound(String),
     /// A rollback of the run is planned or under way.
-    #[error("rollback {0} of the run is planned or under way; execute or abandon it first")]
+    #[error("rollback {0} of the run is planned or under way; execute or reject it, or await its end")]
     RollbackOpen(u32),
     /// There is no such rollback, or it is over.
-    #[error("the run has no rollback {0} that waits for this")]
+    #[error("the run has no rollback{} that waits for this", numbered(*.0))]
     RollbackNotFound(u32),
     /// The rollback waits for an approval.
     #[error("rollback {0} has to be approved before it is executed")]
@@ -50,4 +50,9 @@ pub enum Rejection {
     /// A payload is not JSON.
     #[error("the payload is not JSON: {0}")]
     NotJson(String),
+}
+
+/// The number of a rollback, where one was asked for.
+fn numbered(number: u32) -> String {
+    if number == 0 { String::new() } else { format!(" {number}") }
 }

@@ -336,7 +336,14 @@ async fn current(context: &Context, id: RunId, number: u32) -> Result<v1::Rollba
 fn shown(context: &Context, state: &State, number: u32) -> Result<v1::Rollback, Refusal> {
     let all = state.rollbacks();
     let found = all.iter().rev().find(|found| number == 0 || found.number == number);
-    let found = found.ok_or(engine::Rejection::RollbackNotFound(number))?;
+    let found = found.ok_or_else(|| {
+        let message = match number {
+            0 => "the run was not rolled back, and no rollback is planned".to_owned(),
+            _ => format!("the run has no rollback {number}"),
+        };
+        let name = number.to_string();
+        Refusal::missing(v1::Reason::RollbackNotFound, "rollback", &name, message)
+    })?;
     Ok(rollback(context, state, found))
 }
 
