@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
+use crate::audit;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::core::{self, Core, Setup};
@@ -87,7 +88,17 @@ impl ControlPlane {
         let shutdown = CancellationToken::new();
         let keep = retention::Keep { age: config.retention_age, count: config.retention_runs };
         let retention = retention::run(Arc::clone(core.store()), clock, keep, shutdown.clone());
-        let tasks = vec![tokio::spawn(schedules.run(shutdown.clone())), tokio::spawn(retention)];
+        let seals = audit::seals::run(
+            Arc::clone(core.store()),
+            Arc::clone(core.runs.clock()),
+            core.replicas.clone(),
+            shutdown.clone(),
+        );
+        let tasks = vec![
+            tokio::spawn(schedules.run(shutdown.clone())),
+            tokio::spawn(retention),
+            tokio::spawn(seals),
+        ];
         if let Some(listener) = listener {
             server.serve(listener);
         }

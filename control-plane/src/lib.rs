@@ -1,5 +1,6 @@
 //! The control plane of Master Orchestrator.
 
+pub mod audit;
 pub mod clock;
 pub mod config;
 pub mod control_plane;

@@ -304,6 +304,14 @@ pub const INSTANTS_AT_ONCE: usize = 100;
 pub const SCHEDULER_NAP_MAX: Duration = Duration::from_secs(60);
 /// An instant later than this is missed, even while the process runs.
 pub const INSTANT_LATE_MAX: Duration = Duration::from_secs(60);
+/// How often what was written to the audit log is sealed.
+pub const SEAL_EVERY: Duration = Duration::from_secs(60);
+/// How many seals are written in one go at most; what is left waits for the next.
+pub const SEALS_AT_ONCE: usize = 100;
+/// How often an entry of the audit log is tried where others write to the same chain.
+pub const AUDIT_ATTEMPTS: usize = 20;
+/// The longest comment, reason or name that an entry of the audit log holds; longer ones are cut.
+pub const AUDIT_TEXT_BYTES_MAX: usize = 16 * 1024;
 /// How often retention looks for what it may remove.
 pub const RETENTION_EVERY: Duration = Duration::from_secs(600);
 /// How many rows retention removes at once.

@@ -4,6 +4,7 @@
 
 mod support;
 
+mod audit; // what people decided, and that nobody changes it unseen
 mod backup;
 mod cli; // the command line from outside
 mod contracts; // nothing of the contracts is removed or renumbered

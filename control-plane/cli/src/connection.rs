@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use agent_sdk::client::{self, CallError, is_foreign};
 use contracts::v1::agent_service_client::AgentServiceClient;
+use contracts::v1::audit_service_client::AuditServiceClient;
 use contracts::v1::dead_letter_service_client::DeadLetterServiceClient;
 use contracts::v1::recovery_service_client::RecoveryServiceClient;
 use tonic::transport::{Channel, Endpoint};
@@ -106,6 +107,11 @@ impl From<CallError> for Error {
 /// A client of agents.
 pub(crate) fn agents(channel: Channel) -> AgentServiceClient<Channel> {
     AgentServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// A client of the audit log.
+pub(crate) fn audit(channel: Channel) -> AuditServiceClient<Channel> {
+    AuditServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// A client of dead letters.

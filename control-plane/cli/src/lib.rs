@@ -35,6 +35,7 @@
 //! ```
 
 mod arguments;
+mod audit;
 mod commands;
 mod connection;
 mod follow;

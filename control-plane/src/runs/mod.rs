@@ -4,6 +4,7 @@
 //! Reads go to the store directly (`Runs::read`).
 
 mod adoption;
+mod audited;
 mod children;
 mod commit;
 mod effects;

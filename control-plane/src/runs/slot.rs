@@ -13,7 +13,10 @@ use serde_json::json;
 use store::{Commit, DeadLetterRow, JournalRow, OwnerId, RequestRow, RunRow};
 use tokio::sync::oneshot;
 
+use super::adoption::Identity;
+use super::audited;
 use super::{Answered, Error, Fork, NewRun, Started, TENANT_DEFAULT};
+use crate::audit::Head;
 use crate::dispatch::{Answer, Batch, ReportAck};
 use crate::limits;
 
@@ -118,6 +121,8 @@ pub(crate) enum Phase {
     Loading,
     /// Nothing of it is in the commit.
     Idle(Box<State>),
+    /// Nothing of it is in the commit; where its chain of the audit log has come to is being read.
+    Heading(Box<State>),
     /// A transition is in the commit. The state is ahead of the store.
     Committing(Box<Flight>),
     /// It is being left to nobody, since it only waits.
@@ -169,13 +174,21 @@ pub(crate) struct Slot {
     pub(crate) phase: Phase,
     pub(crate) queue: VecDeque<Envelope>,
     pub(crate) timer: Option<Instant>,
+    /// Where its chain of the audit log has come to, once that is known.
+    pub(crate) audit: Option<Head>,
     /// It is read again because nobody knows whether its last transition was written.
     pub(crate) unsure: bool,
 }
 
 impl Slot {
     pub(crate) fn loading() -> Self {
-        Self { phase: Phase::Loading, queue: VecDeque::new(), timer: None, unsure: false }
+        Self {
+            phase: Phase::Loading,
+            queue: VecDeque::new(),
+            timer: None,
+            audit: None,
+            unsure: false,
+        }
     }
 }
 
@@ -200,9 +213,10 @@ pub(crate) fn decide(
     mut state: Box<State>,
     queue: &mut VecDeque<Envelope>,
     now: Instant,
-    owner: OwnerId,
-    epoch: u64,
+    identity: Identity,
+    head: &mut Option<Head>,
 ) -> Decided {
+    let Identity { owner, epoch } = identity;
     let before = state.version();
     // The journal says the same time that the engine was told.
     let now = now.max(state.last_at());
@@ -265,7 +279,9 @@ pub(crate) fn decide(
         rejections.into_iter().for_each(Rejected::answer);
         return Decided::Nothing(state, effects);
     }
+    let audit = head.as_mut().map(|head| audited::rows(state.id(), before, &events, now, head));
     let commit = commit_of(&state, before, now, owner, &events, None);
+    let commit = commit.map(|commit| Commit { audit: audit.unwrap_or_default(), ..commit });
     let ended = ending(&events);
     let flight =
         Flight { state, effects, replies, rejections, adopted, more, ended, request: None };
@@ -287,7 +303,13 @@ fn ending(events: &[Event]) -> Option<Ending> {
 }
 
 /// The first transition of a run.
-pub(crate) fn decide_start(new: NewRun, reply: Reply, now: Instant, owner: OwnerId) -> Decided {
+pub(crate) fn decide_start(
+    new: NewRun,
+    reply: Reply,
+    now: Instant,
+    owner: OwnerId,
+    head: &mut Head,
+) -> Decided {
     let NewRun { id, graph, started, request, fork } = new;
     let decided = catch_unwind(AssertUnwindSafe(|| match fork {
         None => engine::start(id, graph, started, now),
@@ -308,7 +330,9 @@ pub(crate) fn decide_start(new: NewRun, reply: Reply, now: Instant, owner: Owner
         }
         Ok(Ok((state, transition))) => {
             let mark = request.as_ref().map(|row| (row.request_id.clone(), row.body_hash));
+            let audit = audited::fork(id, &transition.events, now, head);
             let commit = commit_of(&state, 0, now, owner, &transition.events, request);
+            let commit = commit.map(|commit| Commit { audit, ..commit });
             let flight = Flight {
                 state: Box::new(state),
                 effects: transition.effects,

@@ -25,6 +25,7 @@ use super::parking::{Parked, Parker};
 use super::slot::{self, Ask, Decided, Envelope, Flight, Phase, Reply, Slot};
 use super::telemetry::Telemetry;
 use super::{Error, Notifier, Runs, Shared, Started, lock};
+use crate::audit::Head;
 use crate::clock::Clock;
 use crate::definitions::Definitions;
 use crate::dispatch::{Answer, Batch, Dispatcher, Emitted, Report, ReportSink};
@@ -259,12 +260,14 @@ impl Runs {
 }
 
 /// A look for a run that came back.
-struct Loaded {
-    run: RunId,
-    found: Found,
+pub(super) struct Loaded {
+    pub(super) run: RunId,
+    pub(super) found: Found,
 }
 
-enum Found {
+pub(super) enum Found {
+    /// Where its chain of the audit log has come to.
+    Head(Head),
     /// It is this process's.
     State(Box<State>),
     /// It is another's.
@@ -294,7 +297,7 @@ pub(super) struct WritePath {
     pub(super) slots: QuickMap<RunId, Slot>,
     timers: BTreeSet<(Instant, RunId)>,
     commits: lanes::Sender<Box<Commit>>,
-    loads: mpsc::Sender<Loaded>,
+    pub(super) loads: mpsc::Sender<Loaded>,
     loading: Arc<Semaphore>,
     stopping: bool,
     in_commit: usize,
@@ -401,8 +404,9 @@ impl WritePath {
                     return false;
                 }
                 let owner = self.shared.owner();
-                let decided = slot::decide_start(*new, envelope.reply, now, owner);
-                self.slots.insert(run, Slot::loading());
+                let mut head = Head::default();
+                let decided = slot::decide_start(*new, envelope.reply, now, owner, &mut head);
+                self.slots.insert(run, Slot { audit: Some(head), ..Slot::loading() });
                 self.count_active();
                 self.decided(run, decided);
             }
@@ -461,10 +465,14 @@ impl WritePath {
 
     fn loaded(&mut self, Loaded { run, found }: Loaded) {
         let Some(slot) = self.slots.get_mut(&run) else { return };
+        if let Found::Head(head) = found {
+            return self.headed(run, head);
+        }
         if !matches!(slot.phase, Phase::Loading) {
             return;
         }
         match found {
+            Found::Head(_) => {}
             Found::State(state) => {
                 if std::mem::take(&mut slot.unsure) && state.phase() == engine::Phase::Ended {
                     // It was written that the run ended, and nobody was told.
@@ -478,6 +486,8 @@ impl WritePath {
                     let reply = Reply::Nobody;
                     slot.queue.push_front(Envelope { run, ask: Ask::Adopt, reply });
                 }
+                // What was not written was not written to the audit log either.
+                slot.audit = None;
                 slot.phase = Phase::Idle(state);
                 self.pump(run);
             }
@@ -504,12 +514,15 @@ impl WritePath {
             self.let_go_if_over(run);
             return;
         }
+        if self.awaits_head(run) {
+            return;
+        }
+        let Some(slot) = self.slots.get_mut(&run) else { return };
         match std::mem::replace(&mut slot.phase, Phase::Loading) {
             Phase::Idle(state) => {
-                let shared = &self.shared;
-                let now = shared.clock.now();
-                let Identity { owner, epoch } = shared.identity();
-                let decided = slot::decide(state, &mut slot.queue, now, owner, epoch);
+                let (now, identity) = (self.shared.clock.now(), self.shared.identity());
+                let Slot { queue, audit, .. } = slot;
+                let decided = slot::decide(state, queue, now, identity, audit);
                 self.decided(run, decided);
             }
             other => slot.phase = other,

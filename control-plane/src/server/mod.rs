@@ -12,6 +12,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use contracts::v1::agent_service_server::AgentServiceServer;
+use contracts::v1::audit_service_server::AuditServiceServer;
 use contracts::v1::dead_letter_service_server::DeadLetterServiceServer;
 use contracts::v1::lending_service_server::LendingServiceServer;
 use contracts::v1::orchestrator_service_server::OrchestratorServiceServer;
@@ -36,6 +37,7 @@ use crate::limits;
 use crate::schedules::Schedules;
 use crate::service::admission::Admission;
 use crate::service::agent::AgentApi;
+use crate::service::audit::AuditApi;
 use crate::service::dead_letter::DeadLetterApi;
 use crate::service::lending::LendingApi;
 use crate::service::orchestrator::OrchestratorApi;
@@ -45,12 +47,13 @@ use crate::service::{Context, auth};
 use connection::Connections;
 
 /// The services whose health is told, each by its name.
-const SERVICES: [&str; 5] = [
+const SERVICES: [&str; 6] = [
     "",
     <OrchestratorServiceServer<OrchestratorApi> as NamedService>::NAME,
     <AgentServiceServer<AgentApi> as NamedService>::NAME,
     <DeadLetterServiceServer<DeadLetterApi> as NamedService>::NAME,
     <RecoveryServiceServer<RecoveryApi> as NamedService>::NAME,
+    <AuditServiceServer<AuditApi> as NamedService>::NAME,
 ];
 
 /// Why a server cannot serve.
@@ -179,6 +182,7 @@ fn services(context: &Context) -> Routes {
     let orchestrator = OrchestratorServiceServer::new(OrchestratorApi::new(context.clone()));
     let dead_letter = DeadLetterServiceServer::new(DeadLetterApi::new(context.clone()));
     let recovery = RecoveryServiceServer::new(RecoveryApi::new(context.clone()));
+    let audit = AuditServiceServer::new(AuditApi::new(context.clone()));
     let agents = AgentApi::new(context.dispatcher.clone(), context.stopping.clone());
     let agent = AgentServiceServer::new(agents.with_requests(context.runs.clone()));
     // Between replicas messages are larger, and compressing them would cost more than it saves.
@@ -190,6 +194,7 @@ fn services(context: &Context) -> Routes {
         .max_encoding_message_size(limits::LINK_MESSAGE_BYTES_MAX);
     Routes::new(bounded!(orchestrator))
         .add_service(bounded!(dead_letter))
+        .add_service(bounded!(audit))
         .add_service(bounded!(recovery))
         .add_service(bounded!(agent))
         .add_service(lending)

@@ -3,6 +3,7 @@
 use contracts::v1::dead_letter_service_server::DeadLetterService;
 use contracts::v1::{self, Reason};
 use engine::Command;
+use serde_json::json;
 use store::{Cursor, DeadLetterFilter, DeadLetterRow};
 use tonic::{Request, Response, Status};
 
@@ -10,6 +11,7 @@ use super::auth::Principal;
 use super::request::{Known, Mark};
 use super::status::Refusal;
 use super::{Context, convert, page, run};
+use crate::audit::{self, Entry};
 
 /// The list that page tokens of `ListDeadLetters` are good for.
 const LIST: &str = "ListDeadLetters";
@@ -119,8 +121,15 @@ impl DeadLetterApi {
         {
             return Ok(v1::DiscardDeadLetterResponse {});
         }
-        self.row(who, id).await?;
-        store.delete_dead_letter(id).await?;
+        let row = self.row(who, id).await?;
+        if store.delete_dead_letter(id).await? {
+            // Not the run's own chain, which nobody but the run writes.
+            let resource = format!("dead_letter/{}", row.run_id);
+            let actor = who.subject.clone();
+            let body = json!({"step": row.step});
+            let entry = Entry { resource, actor, action: "dead_letter.discard", body };
+            audit::append(store, &[entry], self.context.runs.clock().now()).await?;
+        }
         if let Some(mark) = &mark {
             mark.note(store, who, self.context.runs.clock().now()).await?;
         }

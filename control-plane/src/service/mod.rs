@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod agent;
+pub mod audit;
 pub mod auth;
 pub mod context;
 pub mod convert;

@@ -62,6 +62,40 @@ pub fn part<T: std::str::FromStr>(text: &str) -> Result<T, Refusal> {
     text.parse().map_err(|_| Refusal::new(Reason::InvalidPageToken, message))
 }
 
+/// The terms of a filter, `field=value` joined by ` AND `.
+///
+/// # Errors
+/// When a term is not of that form.
+pub fn terms(text: &str) -> Result<Vec<(&str, &str)>, Refusal> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let term = |term: &'_ str| -> Refusal {
+        let term = super::status::cut(term, 100);
+        wrong_filter(format!("`{term}` is not a term like `field=value`"))
+    };
+    let read = text.split(" AND ").map(|found| match found.split_once('=') {
+        Some((field, value)) => Ok((field.trim(), value.trim().trim_matches('"'))),
+        None => Err(term(found)),
+    });
+    read.collect()
+}
+
+/// A filter names a field that the list does not have.
+#[must_use]
+pub fn no_field(field: &str, known: &str) -> Refusal {
+    let field = super::status::cut(field, 100);
+    wrong_filter(format!("there is no field `{field}`; there are {known}"))
+}
+
+/// A filter is not one of the list's.
+#[must_use]
+pub fn wrong_filter(wrong: String) -> Refusal {
+    let message = format!("filter: {wrong}");
+    Refusal::new(Reason::InvalidFilter, message).violation("filter", wrong)
+}
+
 fn checksum(scope: &str, place: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let text = [scope.as_bytes(), b"\0", place].concat();
     let mut sum = [0; CHECKSUM_BYTES];

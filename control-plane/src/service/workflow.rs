@@ -4,6 +4,7 @@ use contracts::v1::{self, Reason};
 use engine::Instant;
 use engine::definition::{Complaint, Severity};
 use engine::graph::Graph;
+use serde_json::json;
 use store::{Registration, WorkflowRow};
 
 use super::auth::Principal;
@@ -11,6 +12,7 @@ use super::definition::{self, Compiled, Strictness, Unit};
 use super::request::{Known, Mark};
 use super::status::Refusal;
 use super::{Context, convert, page};
+use crate::audit;
 use crate::limits;
 
 /// The list that page tokens of `ListWorkflows` are good for.
@@ -92,7 +94,10 @@ pub async fn register(
     context.runs.definitions().keep(&compiled.main.graph, &compiled.main.yaml).await?;
     let etag = (!etag.is_empty()).then_some(etag.as_str());
     match store.register_workflow(&row, replace, etag).await? {
-        Registration::Registered => {}
+        Registration::Registered => {
+            let entry = registered(who, &row, replace);
+            audit::append(store, &[entry], now).await?;
+        }
         Registration::Exists(there) if there.definition_hash == row.definition_hash => {}
         Registration::Exists(there) => return Err(exists(&there)),
         Registration::EtagMismatch { stored } => return Err(changed(&row, stored.as_deref())),
@@ -103,6 +108,14 @@ pub async fn register(
     }
     let (workflow, _) = get_row(context, who, &row.name, Some(&row.version)).await?;
     Ok(v1::RegisterWorkflowResponse { workflow: Some(workflow), complaints })
+}
+
+fn registered(who: &Principal, row: &WorkflowRow, replace: bool) -> audit::Entry {
+    let body = json!({
+        "version": row.version, "definition": row.definition_hash.to_string(), "replace": replace,
+    });
+    let (resource, actor) = (format!("workflow/{}", row.name), who.subject.clone());
+    audit::Entry { resource, actor, action: "workflow.register", body }
 }
 
 /// `ListWorkflows`.

@@ -142,6 +142,23 @@ async fn execute(server: &PgConnectOptions, statement: &str) -> sqlx::Result<()>
     connection.close().await
 }
 
+/// Does something behind the stores' back on the database at `url`.
+///
+/// # Errors
+/// With what the database says.
+pub async fn execute_on(url: &str, statement: &str) -> Result<(), String> {
+    let done = async {
+        if url.starts_with("sqlite") {
+            let options = sqlx::sqlite::SqliteConnectOptions::from_str(url)?;
+            let mut connection = options.connect().await?;
+            sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await?;
+            return connection.close().await;
+        }
+        execute(&PgConnectOptions::from_str(url)?, statement).await
+    };
+    done.await.map_err(|error| error.to_string())
+}
+
 impl Drop for TestDatabase {
     /// From a thread with a runtime of its own, since a test's runtime may be ending.
     fn drop(&mut self) {

@@ -1,6 +1,7 @@
 //! The client commands, one file a noun.
 
 mod agent;
+mod audit;
 mod checkpoint;
 mod completion;
 mod dead_letter;
@@ -51,6 +52,9 @@ pub enum Command {
     Rollback(rollback::RollbackCommand),
     /// Show counts and latencies of agents
     Metrics(metrics::Metrics),
+    /// See what was decided and by whom, and verify that nobody changed it
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// See to tasks that were given up
     #[command(subcommand, visible_alias = "dead-letter")]
     DeadLetters(dead_letter::DeadLetterCommand),
@@ -128,6 +132,7 @@ async fn dispatch(command: Command, session: &mut Session) -> Result<Exit, Error
         Command::Checkpoints(command) => Box::pin(checkpoint::run(command, session)).await,
         Command::Rollback(command) => Box::pin(rollback::run(command, session)).await,
         Command::Metrics(command) => metrics::run(command, session).await,
+        Command::Audit(command) => Box::pin(audit::run(command, session)).await,
         Command::DeadLetters(command) => Box::pin(dead_letter::run(command, session)).await,
         Command::Doctor(command) => Box::pin(doctor::run(command, session)).await,
         Command::Completion(_) => Ok(Exit::Success),
