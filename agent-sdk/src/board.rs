@@ -39,6 +39,8 @@ pub(crate) struct Board {
 
 struct State {
     tasks: HashMap<String, Entry>,
+    /// How many of them are done: their results are kept until they are acknowledged.
+    done: usize,
     /// Tasks that were assigned and are not taken on before there is room in the outbox.
     held: VecDeque<v1::Task>,
     outbox: Outbox,
@@ -108,6 +110,7 @@ impl Board {
     pub(crate) fn new(agent: Agent) -> Arc<Self> {
         let state = State {
             tasks: HashMap::new(),
+            done: 0,
             held: VecDeque::new(),
             outbox: Outbox::default(),
             clocks: Clocks::default(),
@@ -277,7 +280,7 @@ impl Board {
             return false;
         }
         let task = entry.task_ref(id);
-        state.tasks.remove(id);
+        state.remove(id);
         state.release(task, reason);
         drop(state);
         self.changed.notify_one();
@@ -300,9 +303,17 @@ impl State {
         }
         entry.stage = Stage::Done { result: Box::new(result), sent: None, times: 0 };
         entry.worker = None;
+        self.done += 1;
         if self.live {
             self.outbox.push(Item::Result(id.to_owned()));
         }
+    }
+
+    /// Takes a task out.
+    fn remove(&mut self, id: &str) -> Option<Entry> {
+        let entry = self.tasks.remove(id)?;
+        self.done -= usize::from(entry.is_done());
+        Some(entry)
     }
 
     /// Gives a task back unharmed. Sent on the next stream when there is none now: until the

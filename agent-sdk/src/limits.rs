@@ -5,8 +5,9 @@ use std::time::Duration;
 
 /// How many tasks an agent does at once when it does not say.
 pub const SLOTS_DEFAULT: u32 = 8;
-/// How many tasks a runner holds, whatever it is sent; more are given back.
-pub const TASKS_MAX: usize = 10_000;
+/// How many tasks a runner holds, whatever it is sent; more are given back. Enough for the most
+/// slots that an agent may have, and the results that the control plane lets wait beside them.
+pub const TASKS_MAX: usize = 16_384;
 /// How many frames wait to be sent before no further task is taken on.
 pub const FRAMES_QUEUED_MAX: usize = 4 * 1024;
 /// How many log lines, chunks and the like wait to be sent; the oldest are dropped.

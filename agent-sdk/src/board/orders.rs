@@ -181,7 +181,7 @@ impl Board {
             if !state.is_stale(&ack.task_id, &ack.lease_token)
                 && state.tasks.get(&ack.task_id).is_some_and(done)
             {
-                state.tasks.remove(&ack.task_id);
+                state.remove(&ack.task_id);
             }
         }
         drop(state);
@@ -199,7 +199,7 @@ impl Board {
     }
 
     fn drop_task(&self, id: &str, reason: &str) {
-        let Some(entry) = self.lock().tasks.remove(id) else { return };
+        let Some(entry) = self.lock().remove(id) else { return };
         tracing::warn!(task = id, reason, "the task is not this agent's any more");
         entry.drop_work();
         self.changed.notify_one();
@@ -210,11 +210,8 @@ impl Board {
             return Some("the agent is stopping");
         }
         let slots = usize::try_from(self.agent.slots).unwrap_or(usize::MAX).min(TASKS_MAX);
-        if state.tasks.len() < slots {
-            return None;
-        }
-        let busy =
-            state.tasks.values().filter(|entry| !matches!(entry.stage, Stage::Done { .. })).count();
+        // Counted all along: at an agent with thousands of tasks a look at each would be dear.
+        let busy = state.tasks.len() - state.done;
         (busy >= slots || state.tasks.len() >= TASKS_MAX).then_some("no slot is free")
     }
 }
@@ -241,6 +238,7 @@ impl State {
             progress: None,
             checkpoint: None,
         };
+        self.remove(&task.task_id);
         self.tasks.insert(task.task_id.clone(), entry);
         self.numbers
     }
@@ -297,7 +295,7 @@ impl State {
             return Again::New { stale_answers: 0 };
         };
         if entry.attempt != attempt || entry.stop.is_some() {
-            let Some(entry) = self.tasks.remove(&task.task_id) else {
+            let Some(entry) = self.remove(&task.task_id) else {
                 return Again::New { stale_answers: 0 };
             };
             let sent = matches!(entry.stage, Stage::Done { sent: Some(_), .. });

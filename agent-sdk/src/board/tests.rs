@@ -1,4 +1,4 @@
-//! What is heard while nothing can be said.
+//! What is heard while nothing can be said, and what is taken on.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -21,8 +21,12 @@ struct Scene {
 }
 
 impl Scene {
-    /// A registered agent with a full outbox.
+    /// A registered agent with room for what the tests give it.
     fn deaf() -> Self {
+        Self::with_slots(10)
+    }
+
+    fn with_slots(slots: u32) -> Self {
         let (began, stopped) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
         let (count, told) = (Arc::clone(&began), Arc::clone(&stopped));
         let hold = move |context: Context, _: Value| {
@@ -34,7 +38,7 @@ impl Scene {
                 Err::<Value, _>(Failure::cancelled("stopped"))
             }
         };
-        let agent = Agent::new("tester", "1").slots(10).action(Action::new("hold", "", hold));
+        let agent = Agent::new("tester", "1").slots(slots).action(Action::new("hold", "", hold));
         let board = Board::new(agent);
         let (number, register) = board.begin_session("one", "");
         let frames = Frames::new(Arc::clone(&board), number, register);
@@ -115,4 +119,51 @@ async fn what_is_held_is_forgotten_with_its_session() {
     let (_, register) = scene.board.begin_session("one", "");
     assert!(register.tasks_in_flight.is_empty(), "it is given out anew");
     assert_eq!(scene.board.tasks(), 0);
+}
+
+#[tokio::test]
+async fn results_that_wait_for_their_acknowledgement_take_no_slot() {
+    let mut scene = Scene::with_slots(2);
+    let taken = |scene: &Scene| scene.board.tasks();
+    for round in 1..=3 {
+        let ids = [format!("{round}-a"), format!("{round}-b"), format!("{round}-c")];
+        ids.iter().for_each(|id| scene.assign(id));
+        assert_eq!(taken(&scene), 2, "round {round}: the third has no slot");
+        let Some(Frame::Release(release)) = released(&mut scene).await else { panic!("a release") };
+        assert_eq!(release.task.unwrap().task_id, ids[2]);
+        scene.cancel(&ids[0]);
+        scene.cancel(&ids[1]);
+        let results = scene.results(2).await;
+        assert_eq!(taken(&scene), 2, "they are kept");
+        let more = format!("{round}-more");
+        scene.assign(&more);
+        assert_eq!(taken(&scene), 3, "and there is a slot all the same");
+        let lost = v1::LeaseLost {
+            task_id: more,
+            lease_token: "1".to_owned(),
+            ..v1::LeaseLost::default()
+        };
+        scene.board.lease_lost(&lost);
+        let ack = |result: v1::TaskResult| {
+            let task = result.task.unwrap();
+            let (task_id, lease_token) = (task.task_id, task.lease_token);
+            v1::ResultAck { task_id, lease_token, ..v1::ResultAck::default() }
+        };
+        let acks: Vec<v1::ResultAck> = results.into_iter().map(ack).collect();
+        scene.board.acknowledge(&acks);
+        assert_eq!(taken(&scene), 0);
+    }
+}
+
+/// The next task that is given back.
+async fn released(scene: &mut Scene) -> Option<Frame> {
+    let reading = async {
+        loop {
+            let frame = scene.frames.next().await?.frame;
+            if matches!(frame, Some(Frame::Release(_))) {
+                return frame;
+            }
+        }
+    };
+    tokio::time::timeout(WAIT_MAX, reading).await.unwrap()
 }
