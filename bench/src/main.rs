@@ -43,6 +43,10 @@ use crate::host::{agents, server};
 use crate::measure::{AGENTS, Case};
 use crate::workload::Workload;
 
+/// The same as in the server and in the agents that come with it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures Master Orchestrator.
 #[derive(Debug, Parser)]
 #[command(name = "bench", version)]
