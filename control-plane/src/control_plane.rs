@@ -84,7 +84,8 @@ impl ControlPlane {
         let core = Core::start(setup, Arc::clone(&clock)).await?;
         let admission = Admission::new(config.max_active_runs);
         let schedules = Schedules::new(core.runs.clone());
-        let server = Server::new(&core, schedules.clone(), admission).await?;
+        let folder = data_dir.as_ref().map(|_| config.data_dir.as_path());
+        let server = Server::new(&core, schedules.clone(), admission, folder).await?;
         let shutdown = CancellationToken::new();
         let keep = retention::Keep { age: config.retention_age, count: config.retention_runs };
         let retention = retention::run(Arc::clone(core.store()), clock, keep, shutdown.clone());

@@ -278,6 +278,20 @@ pub const ENDS_LOOKED_AT: usize = 1_000;
 pub const ENDS_READ_AT_ONCE: usize = 8;
 /// How many findings one diagnosis lists.
 pub const FINDINGS_MAX: usize = 200;
+/// With the clocks so far apart, a diagnosis warns: waits and schedules come early or late by it.
+pub const CLOCK_SKEW_WARN: Duration = Duration::from_secs(1);
+/// A database that takes so long to answer something small is slow.
+pub const STORE_ANSWER_WARN: Duration = Duration::from_millis(500);
+/// From this share of a bound on, a diagnosis warns, in percent.
+pub const BOUND_WARN_PERCENT: usize = 80;
+/// Waits in the server's own queues shorter than this limit nothing.
+pub const QUEUE_WAIT_NOTED: Duration = Duration::from_millis(50);
+/// With less room than this on the disk, a diagnosis warns, in bytes.
+pub const DISK_FREE_WARN: u64 = 2 * 1024 * 1024 * 1024;
+/// With less than this, soon nothing can be written, in bytes.
+pub const DISK_FREE_MIN: u64 = 256 * 1024 * 1024;
+/// How many kinds of waiting tasks, and how many stuck runs, one diagnosis names.
+pub const DIAGNOSED_KINDS: usize = 5;
 /// How many waiting runs are looked at to count the decisions that people owe.
 pub const ESCALATIONS_LOOKED_AT: u32 = 100;
 

@@ -9,6 +9,8 @@ pub enum Exit {
     Success,
     /// The run failed, was rolled back, or was cancelled: 1.
     RunFailed,
+    /// `doctor` found something that does not work: 1.
+    Unwell,
     /// The request or the file was wrong: 2, as for arguments that do not parse.
     BadRequest,
     /// The server could not be reached or could not answer: 3.
@@ -20,7 +22,7 @@ impl Exit {
     pub fn code(self) -> u8 {
         match self {
             Exit::Success => 0,
-            Exit::RunFailed => 1,
+            Exit::RunFailed | Exit::Unwell => 1,
             Exit::BadRequest => 2,
             Exit::Unavailable => 3,
         }

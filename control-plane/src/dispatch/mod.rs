@@ -42,7 +42,7 @@ pub use clocks::Clocks;
 pub use figures::ActionFigures;
 pub use lease::LeaseToken;
 pub use lending::Replica;
-pub use matcher::{Counts, Offer, Progress, WaitingReason};
+pub use matcher::{Counts, Offer, Progress, WaitingReason, WaitingTasks};
 pub use report::{Answer, Emitted, Report, ReportAck, ReportSink, TaskUpdate, UpdateKind, Usage};
 
 pub(crate) use convert::agent_to_proto;
@@ -228,6 +228,12 @@ impl Dispatcher {
     #[must_use]
     pub fn why(&self, key: &TaskKey) -> Option<WaitingReason> {
         self.with(|matcher| matcher.why(*key))
+    }
+
+    /// The tasks that wait for room at an agent, at most `limit` kinds of them.
+    #[must_use]
+    pub fn backlog(&self, limit: usize) -> Vec<WaitingTasks> {
+        self.with(|matcher| matcher.backlog(limit))
     }
 
     /// Whether connected agents offer an action; without an agent's name, whether any does.

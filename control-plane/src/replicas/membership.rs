@@ -136,6 +136,12 @@ impl Replicas {
         Ok(rows.into_iter().map(standing).collect())
     }
 
+    /// How long a replica must be silent before the others take over its runs.
+    #[must_use]
+    pub fn lease_time(&self) -> Duration {
+        self.0.lease_time
+    }
+
     /// Looks at the replicas now: somebody says that one has given up.
     pub fn nudge(&self) {
         self.0.peers.nudge();

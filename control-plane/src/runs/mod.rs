@@ -247,6 +247,14 @@ impl Runs {
         lock(&self.shared.stuck).get(&run).cloned()
     }
 
+    /// The runs that are stuck at this process, in the order of their ids.
+    #[must_use]
+    pub fn stuck(&self) -> Vec<RunId> {
+        let mut runs: Vec<RunId> = lock(&self.shared.stuck).keys().copied().collect();
+        runs.sort_unstable();
+        runs
+    }
+
     /// Who holds a concurrency key.
     #[must_use]
     pub fn holding(&self, key: &str) -> Option<Holding> {

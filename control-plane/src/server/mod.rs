@@ -88,7 +88,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Puts the server together; it listens nowhere yet.
+    /// Puts the server together; it listens nowhere yet. `data_dir` is where the embedded store
+    /// lies, if it does.
     ///
     /// # Errors
     /// When the contracts cannot be reflected: a defect.
@@ -96,10 +97,12 @@ impl Server {
         core: &Core,
         schedules: Schedules,
         admission: Admission,
+        data_dir: Option<&std::path::Path>,
     ) -> Result<Self, Error> {
         let stopping = CancellationToken::new();
         let dispatcher = core.dispatcher.clone();
         let context = Context::new(core, schedules, admission, stopping.clone());
+        let context = context.with_data_dir(data_dir);
         let (health, health_service) = tonic_health::server::health_reporter();
         let reflection = |error: tonic_reflection::server::Error| Error::Part(error.to_string());
         let reflector = || {

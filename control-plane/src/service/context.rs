@@ -1,6 +1,7 @@
 //! What the services of clients share.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use contracts::v1;
@@ -37,6 +38,8 @@ pub struct Context {
     pub(super) admission: Admission,
     /// One permit for each open watch.
     pub(super) watches: Arc<Semaphore>,
+    /// The folder of the embedded store.
+    pub(super) data_dir: Option<Arc<Path>>,
     folded: Arc<Mutex<VecDeque<Folded>>>,
 }
 
@@ -70,8 +73,16 @@ impl Context {
             stopping,
             admission,
             watches: Arc::new(Semaphore::new(limits::WATCHES_MAX)),
+            data_dir: None,
             folded: Arc::default(),
         }
+    }
+
+    /// The same where the embedded store lies in this folder.
+    #[must_use]
+    pub fn with_data_dir(mut self, data_dir: Option<&Path>) -> Self {
+        self.data_dir = data_dir.map(Arc::from);
+        self
     }
 
     /// A run with its state; pages of one list share a fold as long as the run stands still.

@@ -8,6 +8,7 @@ pub mod context;
 pub mod convert;
 pub mod dead_letter;
 pub mod definition;
+pub mod deployment;
 pub mod diagnose;
 pub mod lending;
 pub mod orchestrator;

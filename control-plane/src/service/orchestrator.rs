@@ -8,7 +8,9 @@ use tonic::{Request, Response, Status, Streaming};
 use super::auth::Principal;
 use super::request::Mark;
 use super::status::Refusal;
-use super::{Context, convert, diagnose, replica, rollback, run, start_runs, watch, workflow};
+use super::{
+    Context, convert, deployment, diagnose, replica, rollback, run, start_runs, watch, workflow,
+};
 use crate::limits;
 
 /// Serves `OrchestratorService`.
@@ -207,6 +209,13 @@ impl OrchestratorService for OrchestratorApi {
         request: Request<v1::DiagnoseRunRequest>,
     ) -> Result<Response<v1::DiagnoseRunResponse>, Status> {
         pass_on!(self, request, diagnose::diagnose)
+    }
+
+    async fn diagnose(
+        &self,
+        request: Request<v1::DiagnoseRequest>,
+    ) -> Result<Response<v1::DiagnoseResponse>, Status> {
+        pass_on!(self, request, deployment::diagnose)
     }
 
     async fn list_replicas(

@@ -10,7 +10,7 @@ use engine::{ContentHash, RunId};
 
 use crate::{
     Adoption, AuditCursor, AuditFilter, AuditHead, AuditRow, Change, Changed, Collected, Commit,
-    Cursor, DeadLetterFilter, DeadLetterRow, Deleted, DocumentFilter, DocumentRow, Error,
+    Cursor, DeadLetterFilter, DeadLetterRow, Deleted, DocumentFilter, DocumentRow, Error, Facts,
     Heartbeat, JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking,
     Registration, ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId,
     ScheduleRow, Standing, Store, Tended, WorkflowRow,
@@ -447,6 +447,10 @@ impl Store for Faulty {
 
     async fn seal(&self, seal: &AuditRow, heads: &[AuditHead]) -> Result<bool, Error> {
         self.reach()?.seal(seal, heads).await
+    }
+
+    async fn facts(&self) -> Result<Facts, Error> {
+        self.reach()?.facts().await
     }
 
     async fn health(&self) -> Result<(), Error> {

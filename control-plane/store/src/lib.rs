@@ -29,11 +29,14 @@ pub use document::{
 };
 pub use error::Error;
 pub use rows::{
-    Adoption, Collected, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Deleted, Heartbeat,
-    JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking, Registration,
-    ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow, Standing,
-    Tended, WorkflowRow,
+    Adoption, Collected, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Deleted, Facts,
+    Heartbeat, JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking,
+    Registration, ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId,
+    ScheduleRow, Standing, Tended, WorkflowRow,
 };
+
+/// The newest schema that this release knows.
+pub const SCHEMA_KNOWN: i64 = migration::KNOWN;
 
 /// Bounds of the store, all in one place.
 pub mod limits {
@@ -429,6 +432,9 @@ pub trait Store: Send + Sync + 'static {
     /// Adds a seal to its chain, and notes that it covers `heads`; gives false, and does nothing,
     /// when an entry of its number is there.
     async fn seal(&self, seal: &AuditRow, heads: &[AuditHead]) -> Result<bool, Error>;
+
+    /// What the database says of itself.
+    async fn facts(&self) -> Result<Facts, Error>;
 
     /// Whether the database answers.
     async fn health(&self) -> Result<(), Error>;

@@ -411,3 +411,16 @@ pub struct KeyChange {
     /// What it says from now on; `None` removes it.
     pub body: Option<Vec<u8>>,
 }
+
+/// What a database says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// What time it is by its own clock; `None` where it has none.
+    pub now: Option<Micros>,
+    /// The number of the newest step of its schema.
+    pub schema: i64,
+    /// The version of the server, or of the library.
+    pub version: String,
+    /// How large it is on its disk, in bytes.
+    pub bytes: i64,
+}

@@ -8,11 +8,13 @@
 //! - `retention`: what is removed, and what is not;
 //! - `admission`: starts are refused when there is too much to do;
 //! - `agents`: agents are drained;
+//! - `doctor`: how the deployment is;
 //! - `port`: what else the port serves, and how it stops.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod admission;
 mod agents;
+mod doctor;
 mod port;
 mod retention;
 mod run;

@@ -1,10 +1,11 @@
-//! `doctor`: why a run waits; or which runs do, and whether the control plane is well.
+//! `doctor`: why a run waits; or which runs do, and whether the deployment is well.
 
 use std::time::Instant;
 
 use clap::Args;
 use contracts::v1::{
-    AgentHealth, DiagnoseRunRequest, DiagnoseRunResponse, Finding, Run, RunStatus,
+    AgentHealth, CheckStatus, DiagnoseRequest, DiagnoseRunRequest, DiagnoseRunResponse, Finding,
+    Run, RunStatus,
 };
 use serde::Serialize;
 
@@ -13,7 +14,7 @@ use super::{Session, agent};
 use crate::connection::{Client, orchestrator};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::output::one_line;
+use crate::output::{Paint, one_line};
 use crate::{json, moment, status};
 
 /// Runs looked at, of each status.
@@ -29,9 +30,12 @@ const LOOKED_AT: [RunStatus; 4] =
 Examples:
   orchestrator doctor
   orchestrator doctor RUN
-  orchestrator doctor -o json | jq '.runs[].findings'")]
+  orchestrator doctor -o json | jq '.servers[].checks[] | select(.status != \"ok\")'
+
+It exits with 0 when nothing is broken (warnings are), with 1 when a check failed, and with 3 when
+no server can be reached.")]
 pub struct Doctor {
-    /// The run's id; without it all runs that wait, and the health of servers and agents
+    /// The run's id; without it all runs that wait, and how servers, database and agents are
     run: Option<String>,
 }
 
@@ -50,6 +54,15 @@ struct Server {
     #[serde(skip)]
     latency_text: String,
     error: String,
+    checks: Vec<Check>,
+}
+
+#[derive(Serialize)]
+struct Check {
+    name: String,
+    status: &'static str,
+    found: String,
+    remedy: String,
 }
 
 #[derive(Default, Serialize)]
@@ -140,6 +153,8 @@ impl Cause {
 async fn all(session: &mut Session) -> Result<Exit, Error> {
     let servers = servers(&session.client).await;
     let reachable = servers.iter().any(|server| server.reachable);
+    let mut checks = servers.iter().flat_map(|server| &server.checks);
+    let is_broken = checks.any(|check| check.status == FAILURE);
     let mut report = Report { servers, agents: Agents::default(), runs: Vec::new() };
     if reachable {
         report.agents = agents(session).await?;
@@ -158,7 +173,11 @@ async fn all(session: &mut Session) -> Result<Exit, Error> {
         let text = text(&report, session);
         session.output.data(&text)?;
     }
-    Ok(if reachable { Exit::Success } else { Exit::Unavailable })
+    Ok(match (reachable, is_broken) {
+        (false, _) => Exit::Unavailable,
+        (true, true) => Exit::Unwell,
+        (true, false) => Exit::Success,
+    })
 }
 
 /// What holds a run up; none for one that goes on as it should.
@@ -182,33 +201,67 @@ async fn waiting(run: Run, session: &Session) -> Result<Option<Waiting>, Error> 
     }))
 }
 
-/// Asks each address for something small.
+/// Asks each address how it is. One of a release before this question answers that it does not
+/// know it, and is reachable all the same.
 async fn servers(client: &Client) -> Vec<Server> {
     let mut servers = Vec::new();
     for (address, single) in client.singles() {
-        let request =
-            contracts::v1::ListWorkflowsRequest { page_size: 1, page_token: String::new() };
         let begun = Instant::now();
         let answer = single
-            .call(async |channel| orchestrator(channel).list_workflows(request.clone()).await)
+            .call(async |channel| orchestrator(channel).diagnose(DiagnoseRequest {}).await)
             .await;
         let latency = begun.elapsed();
+        let knows_not = matches!(
+            &answer, Err(Error::Refused(status)) if status.code() == tonic::Code::Unimplemented
+        );
         servers.push(Server {
             address,
-            reachable: answer.is_ok(),
+            reachable: answer.is_ok() || knows_not,
             latency: json::duration(
                 i64::try_from(latency.as_secs()).unwrap_or(i64::MAX),
                 i32::try_from(latency.subsec_micros() * 1000).unwrap_or_default(),
             ),
             latency_text: moment::duration(latency),
-            error: match answer {
+            error: match &answer {
                 Ok(_) => String::new(),
-                Err(Error::Unreachable { cause, .. }) => cause,
+                Err(_) if knows_not => String::new(),
+                Err(Error::Unreachable { cause, .. }) => cause.clone(),
                 Err(error) => error.message(),
             },
+            checks: answer.unwrap_or_default().checks.into_iter().map(check).collect(),
         });
     }
     servers
+}
+
+/// The word for a check that found something broken.
+const FAILURE: &str = "failure";
+
+fn check(check: contracts::v1::Check) -> Check {
+    let status = match check.status() {
+        CheckStatus::Ok => "ok",
+        CheckStatus::Warning => "warning",
+        CheckStatus::Failure => FAILURE,
+        CheckStatus::Unspecified => "unknown",
+    };
+    let contracts::v1::Check { name, found, remedy, .. } = check;
+    Check { name, status, found, remedy }
+}
+
+impl Check {
+    fn lines(&self, paint: Paint) -> Vec<String> {
+        let mark = match self.status {
+            "ok" => paint.green("✓"),
+            FAILURE => paint.red("✗"),
+            _ => paint.yellow("!"),
+        };
+        let found = one_line(&self.found, TEXT_CHARS_MAX);
+        let mut lines = vec![format!("  {mark} {}: {found}", self.name)];
+        if self.status != "ok" && !self.remedy.is_empty() {
+            lines.push(format!("    {}", one_line(&self.remedy, TEXT_CHARS_MAX)));
+        }
+        lines
+    }
 }
 
 async fn agents(session: &Session) -> Result<Agents, Error> {
@@ -235,6 +288,7 @@ fn text(report: &Report, session: &Session) -> String {
         } else {
             format!("{} server {}: {}", paint.red("✗"), server.address, server.error)
         });
+        lines.extend(server.checks.iter().flat_map(|check| check.lines(paint)));
     }
     if !report.servers.iter().any(|server| server.reachable) {
         lines.push("start one with `orchestrator up`, or name another with `--server URL`".into());

@@ -35,6 +35,7 @@ pub(super) struct Fake {
     pub(super) steps: Vec<StepResult>,
     pub(super) parts: Mutex<VecDeque<Part>>,
     pub(super) findings: Vec<Finding>,
+    pub(super) checks: Vec<Check>,
     pub(super) agents: Vec<Agent>,
     pub(super) metrics: Vec<ActionMetrics>,
     pub(super) letters: Vec<DeadLetter>,
@@ -324,6 +325,10 @@ impl OrchestratorService for Fake {
     async fn diagnose_run(&self, _: Request<DiagnoseRunRequest>) -> Answer<DiagnoseRunResponse> {
         let findings = self.findings.clone();
         Ok(Response::new(DiagnoseRunResponse { status: self.run.status, findings }))
+    }
+
+    async fn diagnose(&self, _: Request<DiagnoseRequest>) -> Answer<DiagnoseResponse> {
+        Ok(Response::new(DiagnoseResponse { checks: self.checks.clone() }))
     }
 
     async fn list_replicas(&self, _: Request<ListReplicasRequest>) -> Answer<ListReplicasResponse> {

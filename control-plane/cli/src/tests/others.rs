@@ -2,8 +2,8 @@
 
 use contracts::v1::payload::Data;
 use contracts::v1::{
-    ActionCard, ActionMetrics, Agent, AgentCard, AgentHealth, DeadLetter, EventKind, Finding,
-    Payload, Run, RunMetrics, RunStatus, StepResult, Workflow,
+    ActionCard, ActionMetrics, Agent, AgentCard, AgentHealth, Check, CheckStatus, DeadLetter,
+    EventKind, Finding, Payload, Run, RunMetrics, RunStatus, StepResult, Workflow,
 };
 
 use super::fake::{Fake, dead_url, locked};
@@ -265,6 +265,29 @@ async fn the_doctor_says_what_waits_and_how_servers_and_agents_are() {
     let document = document(fake(), &["doctor"]).await;
     assert_eq!(document["runs"][0]["findings"][0]["since"], "90s");
     assert_eq!(document["servers"][0]["reachable"], true);
+}
+
+#[tokio::test]
+async fn the_doctor_says_what_is_broken_and_exits_with_1_for_it() {
+    let check = |name: &str, status: CheckStatus, remedy: &str| Check {
+        name: name.to_owned(),
+        status: status.into(),
+        found: format!("how {name} is"),
+        remedy: remedy.to_owned(),
+    };
+    let (well, warns) = (CheckStatus::Ok, CheckStatus::Warning);
+    let checks = vec![check("schema", well, "nothing"), check("clock", warns, "use NTP")];
+    let all = text(Fake { checks: checks.clone(), ..Fake::new() }, &["doctor"]).await;
+    let expected = "\n  ✓ schema: how schema is\n  ! clock: how clock is\n    use NTP\n";
+    assert!(all.contains(expected), "{all}");
+    let mut checks = checks;
+    checks.push(check("database", CheckStatus::Failure, "start it"));
+    let server = Fake { checks, ..Fake::new() }.serve().await;
+    let outcome = orchestrator(&server.url, &["doctor", "-o", "json"]).await;
+    assert_eq!((outcome.exit, outcome.exit.code()), (Exit::Unwell, 1));
+    let document: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let broken = &document["servers"][0]["checks"][2];
+    assert_eq!((&broken["status"], &broken["remedy"]), (&"failure".into(), &"start it".into()));
 }
 
 #[tokio::test]

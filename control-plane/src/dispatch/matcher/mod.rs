@@ -11,6 +11,7 @@
 //! ```
 
 mod assign;
+mod backlog;
 mod borrow;
 mod hear;
 mod lanes;
@@ -26,6 +27,7 @@ mod why;
 #[cfg(test)]
 pub(super) mod tests;
 
+pub use backlog::WaitingTasks;
 pub(super) use sessions::{PollStart, Refusal, Taken};
 pub use view::Offer;
 pub(crate) use view::{ActionView, AgentView};

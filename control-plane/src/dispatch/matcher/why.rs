@@ -68,7 +68,7 @@ impl Matcher {
     }
 
     /// What no connected agent has.
-    fn missing(&self, order: &TaskOrder, needs: &Needs) -> Option<Words> {
+    pub(super) fn missing(&self, order: &TaskOrder, needs: &Needs) -> Option<Words> {
         let action = &order.action;
         let named: Vec<&Agent> = self
             .registry

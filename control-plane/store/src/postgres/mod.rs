@@ -30,6 +30,10 @@ const LOCK_WORKFLOWS: &str = "LOCK TABLE workflows IN SHARE ROW EXCLUSIVE MODE";
 const SKIP_LOCKED: &str = " FOR UPDATE SKIP LOCKED";
 /// A statement that changes can give what another reads.
 const BEAT: bool = true;
+/// Its clock, schema, version and size.
+const FACTS: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8, \
+    (SELECT max(version) FROM _sqlx_migrations WHERE success), \
+    current_setting('server_version'), pg_database_size(current_database())";
 
 /// What of the journal is removed row by row: the rest goes with its partitions.
 const JOURNAL_BY_ROW: &str = "journal_kept";

@@ -24,9 +24,9 @@ use sqlx::Row as _;
 pub(super) use blob::put as put_blob;
 
 use super::{
-    BEAT, BEGIN, Connection, Database, Db, HOLD_JOURNAL, JOURNAL_BY_ROW, KIND, LOCK_WORKFLOWS, Row,
-    SKIP_LOCKED, SNAPSHOT, prepare_journal, push_among, push_among_texts, settle_insert,
-    settle_restored, tend_journal,
+    BEAT, BEGIN, Connection, Database, Db, FACTS, HOLD_JOURNAL, JOURNAL_BY_ROW, KIND,
+    LOCK_WORKFLOWS, Row, SKIP_LOCKED, SNAPSHOT, prepare_journal, push_among, push_among_texts,
+    settle_insert, settle_restored, tend_journal,
 };
 use crate::OwnerId;
 use crate::limits::PAGE_ROWS_MAX;

@@ -3,17 +3,18 @@
 
 use async_trait::async_trait;
 use engine::{ContentHash, RunId};
+use sqlx::Row as _;
 
 use super::{
-    Database, Db, KIND, audit, blob, dead_letter, document, key, ownership, prepare_journal,
-    replica, request, retention, run, schedule, tend_journal, workflow,
+    Database, Db, FACTS, KIND, Row, audit, blob, dead_letter, document, key, ownership,
+    prepare_journal, replica, request, retention, run, schedule, tend_journal, workflow,
 };
 use crate::batch::check_text;
 use crate::document::{check_change, check_seal};
 use crate::limits::{BLOB_BYTES_MAX, DEFINITION_BYTES_MAX, RUNS_AT_ONCE_MAX, TEXT_BYTES_MAX};
 use crate::{
     Adoption, AuditCursor, AuditFilter, AuditHead, AuditRow, Change, Changed, Collected, Commit,
-    Cursor, DeadLetterFilter, DeadLetterRow, Deleted, DocumentFilter, DocumentRow, Error,
+    Cursor, DeadLetterFilter, DeadLetterRow, Deleted, DocumentFilter, DocumentRow, Error, Facts,
     Heartbeat, JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking,
     Registration, ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId,
     ScheduleRow, Standing, Store, Tended, WorkflowRow,
@@ -510,6 +511,20 @@ impl Store for Database {
         check_seal(seal, heads)?;
         let mut connection = self.writer().await?;
         audit::seal(&mut connection, seal, heads).await.map_err(Error::write)
+    }
+
+    async fn facts(&self) -> Result<Facts, Error> {
+        let mut connection = self.reader().await?;
+        let row = sqlx::query::<Db>(FACTS).fetch_one(&mut *connection).await;
+        let read = |row: Row| {
+            Ok(Facts {
+                now: Some(row.try_get(0)?),
+                schema: row.try_get(1)?,
+                version: row.try_get(2)?,
+                bytes: row.try_get(3)?,
+            })
+        };
+        row.and_then(read).map_err(Error::read)
     }
 
     async fn health(&self) -> Result<(), Error> {

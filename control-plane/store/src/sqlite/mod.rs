@@ -38,6 +38,10 @@ const LOCK_WORKFLOWS: &str = "SELECT 1";
 const SKIP_LOCKED: &str = "";
 /// A statement that changes gives its own rows alone.
 const BEAT: bool = false;
+/// Its clock (of this machine), schema, version and size.
+const FACTS: &str = "SELECT CAST(unixepoch('now', 'subsec') * 1000000 AS INTEGER), \
+    (SELECT max(version) FROM _sqlx_migrations WHERE success), sqlite_version(), \
+    (SELECT page_count FROM pragma_page_count()) * (SELECT page_size FROM pragma_page_size())";
 
 /// What of the journal is removed row by row.
 const JOURNAL_BY_ROW: &str = "journal";

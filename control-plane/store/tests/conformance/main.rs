@@ -172,6 +172,7 @@ mod behind {
         opening:
             a_database_is_opened_again_with_all_that_is_in_it,
             a_newer_schema_is_refused,
+            it_says_what_it_is,
             a_release_works_beside_a_newer_one,
             what_a_release_before_wrote_is_there;
     }

@@ -19,6 +19,18 @@ pub(crate) async fn a_database_is_opened_again_with_all_that_is_in_it(world: Wor
     third.close().await;
 }
 
+pub(crate) async fn it_says_what_it_is(world: World) {
+    let first = world.store.facts().await.unwrap();
+    assert_eq!(first.schema, store::SCHEMA_KNOWN);
+    assert!(first.version.starts_with(|letter: char| letter.is_ascii_digit()), "{first:?}");
+    assert!(first.bytes > 4096, "{first:?}");
+    let second = world.store.facts().await.unwrap();
+    // A clock in another unit, or of another epoch, would be far from this.
+    let year_2020 = 1_577_836_800_000_000;
+    assert!(first.now > Some(year_2020) && second.now >= first.now, "{first:?} {second:?}");
+    assert!(second.now < Some(year_2020 * 10), "{second:?}");
+}
+
 pub(crate) async fn a_newer_schema_is_refused(world: World) {
     execute(
         world.database.url(),

@@ -13,7 +13,7 @@ use crate::document::{check_change, check_seal};
 use crate::limits::RUNS_AT_ONCE_MAX;
 use crate::{
     Adoption, AuditCursor, AuditFilter, AuditHead, AuditRow, Change, Changed, Collected, Commit,
-    Cursor, DeadLetterFilter, DeadLetterRow, Deleted, DocumentFilter, DocumentRow, Error,
+    Cursor, DeadLetterFilter, DeadLetterRow, Deleted, DocumentFilter, DocumentRow, Error, Facts,
     Heartbeat, JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking,
     Registration, ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId,
     ScheduleRow, Standing, Store, Tended, WorkflowRow,
@@ -403,6 +403,11 @@ impl Store for Session {
     async fn seal(&self, seal: &AuditRow, heads: &[AuditHead]) -> Result<bool, Error> {
         check_seal(seal, heads)?;
         self.write(|tables| tables.seal(seal, heads)).await
+    }
+
+    async fn facts(&self) -> Result<Facts, Error> {
+        let version = "model".to_owned();
+        self.read(|_| Facts { now: None, schema: crate::SCHEMA_KNOWN, version, bytes: 0 }).await
     }
 
     async fn health(&self) -> Result<(), Error> {
