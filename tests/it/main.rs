@@ -13,5 +13,6 @@ mod faults; // what is leant on fails, and nothing is lost or done twice
 mod lifecycle; // runs from start to end on both databases
 mod raw_agent; // an agent written from the .proto alone
 mod recovery; // processes are killed, nothing is lost or done twice
+mod recovery_example; // examples/recovery, both endings
 mod surface; // what the port shows, how the process starts and stops
 mod tidy; // the repository's rules

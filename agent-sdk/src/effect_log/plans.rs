@@ -76,13 +76,20 @@ impl Plans {
     ) -> Result<Option<Undone>, Failure> {
         let log = self.log(key)?;
         let mut locked = log.lock().map_err(Failure::io("lock", log.path()))?;
-        let undone = match locked.mark(key) {
+        let note = match locked.mark(key).cloned() {
             Some(Mark::Undone) => return Ok(None),
-            Some(Mark::Begun(note) | Mark::Done(note) | Mark::Undoing(Some(note))) => {
-                Some(undo(&read(note)?)?)
+            Some(Mark::Begun(note) | Mark::Done(note)) => {
+                // From here on a do is refused, also when this attempt is broken off half way.
+                locked.undoing_with(key, &note).map_err(Failure::io("write", log.path()))?;
+                Some(note)
             }
+            Some(Mark::Undoing(note)) => note,
             None if was_done => return Err(self.lost()),
-            None | Some(Mark::Undoing(None)) => None,
+            None => None,
+        };
+        let undone = match note {
+            Some(note) => Some(undo(&read(&note)?)?),
+            None => None,
         };
         locked.undone(key).map_err(Failure::io("write", log.path()))?;
         Ok(undone)

@@ -67,6 +67,19 @@ fn nothing_is_done_after_its_undoing() {
 }
 
 #[test]
+fn nothing_is_done_once_its_undoing_has_begun() {
+    let scene = Scene::new();
+    scene.apply("plan", |_| Ok(())).unwrap();
+    let broken_off = scene
+        .plans
+        .take_back("key", true, |_: &String| Err::<(), _>(Failure::retryable("broken off")));
+    broken_off.unwrap_err();
+    let failure = scene.apply("late", |_| panic!("its undoing has begun")).unwrap_err();
+    assert_eq!(failure.code_text(), UNDONE_CODE);
+    assert_eq!(scene.undo(false).unwrap().as_deref(), Some("plan"));
+}
+
+#[test]
 fn what_was_done_elsewhere_is_not_taken_back_in_silence() {
     let failure = Scene::new().undo(true).unwrap_err();
     assert!(failure.message().contains(VARIABLE), "{failure}");

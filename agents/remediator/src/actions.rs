@@ -44,30 +44,37 @@ pub(crate) fn all(tools: &Tools) -> Vec<Action> {
     actions
 }
 
+/// Which issues an action takes: none where nobody has said what may be changed.
+fn taking(action: Action, takes_issues: bool, handles: Handles) -> Action {
+    if takes_issues { action.handles(handles) } else { action }
+}
+
 fn edit_config(tools: Tools) -> Action {
+    let takes_issues = tools.takes_issues;
     let work = move |context: Context, input: EditConfig| {
         blocking(tools.clone(), context, move |tools, key| config::edit(tools, key, &input))
     };
-    Action::new("edit_config", "Edits settings of a configuration file.", work)
+    let action = Action::new("edit_config", "Edits settings of a configuration file.", work)
         .undo(Undo::action("restore_config"))
-        .expected_duration(Duration::from_millis(20))
-        .handles(Handles {
-            components: words(&["configuration", "config"]),
-            keywords: words(&[
-                "configuration",
-                "config",
-                "configured",
-                "misconfigured",
-                "setting",
-                "settings",
-                "wrong value",
-                "wrong port",
-                "config file",
-                "environment variable",
-            ]),
-            labels: words(&["configuration", "config"]),
-            categories: words(&["configuration"]),
-        })
+        .expected_duration(Duration::from_millis(20));
+    let handles = Handles {
+        components: words(&["configuration", "config"]),
+        keywords: words(&[
+            "configuration",
+            "config",
+            "configured",
+            "misconfigured",
+            "setting",
+            "settings",
+            "wrong value",
+            "wrong port",
+            "config file",
+            "environment variable",
+        ]),
+        labels: words(&["configuration", "config"]),
+        categories: words(&["configuration"]),
+    };
+    taking(action, takes_issues, handles)
 }
 
 fn restore_config(tools: Tools) -> Action {
@@ -81,32 +88,34 @@ fn restore_config(tools: Tools) -> Action {
 }
 
 fn rotate_key(tools: Tools) -> Action {
+    let takes_issues = tools.takes_issues;
     let work = move |context: Context, input: RotateKey| {
         blocking(tools.clone(), context, move |tools, key| {
             rotation::rotate(tools, key, &input, &Means { now: now(), random: &random })
         })
     };
-    Action::new("rotate_key", "Puts a new random key into a key file.", work)
+    let action = Action::new("rotate_key", "Puts a new random key into a key file.", work)
         .undo(Undo::action("restore_key"))
-        .expected_duration(Duration::from_millis(20))
-        .handles(Handles {
-            components: words(&["key", "keys", "certificate"]),
-            keywords: words(&[
-                "key",
-                "api key",
-                "signing key",
-                "expired",
-                "expired key",
-                "expires",
-                "rotate",
-                "rotation",
-                "credential",
-                "certificate expired",
-                "token expired",
-            ]),
-            labels: words(&["key", "expired", "security"]),
-            categories: words(&["key", "credentials"]),
-        })
+        .expected_duration(Duration::from_millis(20));
+    let handles = Handles {
+        components: words(&["key", "keys", "certificate"]),
+        keywords: words(&[
+            "key",
+            "api key",
+            "signing key",
+            "expired",
+            "expired key",
+            "expires",
+            "rotate",
+            "rotation",
+            "credential",
+            "certificate expired",
+            "token expired",
+        ]),
+        labels: words(&["key", "expired", "security"]),
+        categories: words(&["key", "credentials"]),
+    };
+    taking(action, takes_issues, handles)
 }
 
 fn restore_key(tools: Tools) -> Action {
@@ -120,29 +129,32 @@ fn restore_key(tools: Tools) -> Action {
 }
 
 fn clear_folder(tools: Tools) -> Action {
+    let takes_issues = tools.takes_issues;
     let work = move |context: Context, input: ClearFolder| {
         blocking(tools.clone(), context, move |tools, key| quarantine::clear(tools, key, &input))
     };
-    Action::new("clear_folder", "Moves what is in a full folder into a quarantine.", work)
-        .undo(Undo::action("refill_folder"))
-        .expected_duration(Duration::from_millis(50))
-        .handles(Handles {
-            components: words(&["disk", "storage", "folder"]),
-            keywords: words(&[
-                "disk",
-                "disk full",
-                "full",
-                "no space left",
-                "no space left on device",
-                "out of space",
-                "quota",
-                "folder",
-                "spool",
-                "too many files",
-            ]),
-            labels: words(&["disk", "storage"]),
-            categories: words(&["disk", "storage"]),
-        })
+    let action =
+        Action::new("clear_folder", "Moves what is in a full folder into a quarantine.", work)
+            .undo(Undo::action("refill_folder"))
+            .expected_duration(Duration::from_millis(50));
+    let handles = Handles {
+        components: words(&["disk", "storage", "folder"]),
+        keywords: words(&[
+            "disk",
+            "disk full",
+            "full",
+            "no space left",
+            "no space left on device",
+            "out of space",
+            "quota",
+            "folder",
+            "spool",
+            "too many files",
+        ]),
+        labels: words(&["disk", "storage"]),
+        categories: words(&["disk", "storage"]),
+    };
+    taking(action, takes_issues, handles)
 }
 
 fn refill_folder(tools: Tools) -> Action {
@@ -156,30 +168,32 @@ fn refill_folder(tools: Tools) -> Action {
 }
 
 fn apply_migration(tools: Tools) -> Action {
+    let takes_issues = tools.takes_issues;
     let work = move |context: Context, input: ApplyMigration| {
         blocking(tools.clone(), context, move |tools, key| migration::apply(tools, key, &input))
     };
-    Action::new("apply_migration", "Applies an SQL migration, exactly once.", work)
+    let action = Action::new("apply_migration", "Applies an SQL migration, exactly once.", work)
         .undo(Undo::action("revert_migration"))
-        .expected_duration(Duration::from_millis(200))
-        .handles(Handles {
-            components: words(&["database", "db", "schema"]),
-            keywords: words(&[
-                "migration",
-                "migrations",
-                "schema",
-                "table",
-                "missing table",
-                "no such table",
-                "no such column",
-                "column",
-                "relation does not exist",
-                "sql",
-                "database",
-            ]),
-            labels: words(&["database", "migration"]),
-            categories: words(&["database", "migration"]),
-        })
+        .expected_duration(Duration::from_millis(200));
+    let handles = Handles {
+        components: words(&["database", "db", "schema"]),
+        keywords: words(&[
+            "migration",
+            "migrations",
+            "schema",
+            "table",
+            "missing table",
+            "no such table",
+            "no such column",
+            "column",
+            "relation does not exist",
+            "sql",
+            "database",
+        ]),
+        labels: words(&["database", "migration"]),
+        categories: words(&["database", "migration"]),
+    };
+    taking(action, takes_issues, handles)
 }
 
 fn revert_migration(tools: Tools) -> Action {
@@ -237,12 +251,13 @@ fn processes(tools: &Tools) -> [Action; 4] {
             service::undo(tools, key, &input.params.manifest, input.output.is_some())
         })
     };
+    let about = "Stops a process when it runs, and starts it.";
+    let restart = action("restart_process", about, Wish::Restart);
     let undo = "Undoes a start, stop or restart: what ran before runs, what did not does not.";
     [
         action("start_process", "Starts a process, unless it runs.", Wish::Start),
         action("stop_process", "Stops a process.", Wish::Stop),
-        action("restart_process", "Stops a process when it runs, and starts it.", Wish::Restart)
-            .handles(dead),
+        taking(restart, tools.takes_issues, dead),
         Action::new("restore_process", undo, restore).undo(Undo::NotUndoable),
     ]
 }

@@ -143,15 +143,15 @@ impl Manifest {
         let folder = Path::new("/proc");
         let entries = fs::read_dir(folder).map_err(Failure::io("look at", folder))?;
         let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        let mut found: Vec<Running> = pids
+        let found = pids
             .filter(|pid: &i32| {
                 fs::read(format!("/proc/{pid}/environ")).is_ok_and(|text| is_it(&text))
             })
-            .filter_map(Running::look)
-            .collect();
-        // The first of a group stands for those that it has started.
-        found.sort_by_key(|running| (!running.leads_group, running.started, running.pid));
-        Ok(found.first().copied())
+            .filter_map(Running::look);
+        // What it has started itself has the same environment, but does not lead a group; it may
+        // outlive it for a while.
+        let leaders = found.filter(|running| running.leads_group);
+        Ok(leaders.min_by_key(|running| (running.started, running.pid)))
     }
 
     /// Starts the process in a group of its own, so that it outlives the agent.

@@ -19,6 +19,8 @@ pub struct Tools {
     pub sandbox: Sandbox,
     /// What was done under which key; it may hold secrets, so that it is the owner's alone.
     pub plans: Plans,
+    /// Whether somebody has said what may be changed. Otherwise no issue is for this agent.
+    pub takes_issues: bool,
     variables: BTreeMap<String, String>,
 }
 
@@ -27,10 +29,11 @@ impl Tools {
     /// set; the records are in the workspace.
     pub fn from_env() -> Self {
         let workspace = workspace::from_env();
-        let sandbox = std::env::var_os(sandbox::VARIABLE)
-            .filter(|value| !value.is_empty())
-            .map_or_else(|| workspace.join("sandbox"), PathBuf::from);
-        Self::at(sandbox, workspace::records_of(&workspace, "remediator"))
+        let named = std::env::var_os(sandbox::VARIABLE).filter(|value| !value.is_empty());
+        let takes_issues = named.is_some();
+        let sandbox = named.map_or_else(|| workspace.join("sandbox"), PathBuf::from);
+        let records = workspace::records_of(&workspace, "remediator");
+        Self { takes_issues, ..Self::at(sandbox, records) }
     }
 
     /// The sandbox and the records in these folders.
@@ -38,6 +41,7 @@ impl Tools {
         Self {
             sandbox: Sandbox::at(sandbox),
             plans: Plans::at(records.into(), workspace::VARIABLE),
+            takes_issues: true,
             variables: BTreeMap::new(),
         }
     }

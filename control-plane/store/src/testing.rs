@@ -4,6 +4,7 @@
 //! `ORCHESTRATOR_TEST_DATABASE_URL` names a server to use; without it one is started from the
 //! binaries that are installed.
 
+mod dump;
 pub mod memory;
 mod server;
 
@@ -14,6 +15,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use tempfile::TempDir;
 
+pub use self::dump::dump;
 pub use self::server::Server;
 use crate::{Error, Store};
 

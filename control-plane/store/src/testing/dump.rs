@@ -1,0 +1,50 @@
+//! A database of SQLite as text, to compare what it holds before and after. It changes nothing.
+
+use std::fmt::Write as _;
+use std::str::FromStr as _;
+
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{AssertSqlSafe, Connection as _, Row as _};
+
+/// All tables and indices with the statements that make them, and all rows, each value as SQL
+/// writes it.
+///
+/// # Errors
+/// When the file is no such database.
+pub async fn dump(url: &str) -> Result<String, String> {
+    read(url).await.map_err(|error| format!("{url} cannot be read: {error}"))
+}
+
+async fn read(url: &str) -> sqlx::Result<String> {
+    let options = SqliteConnectOptions::from_str(url)?.read_only(true);
+    let mut connection = SqliteConnection::connect_with(&options).await?;
+    let objects = "SELECT type, name, COALESCE(sql, '') FROM sqlite_schema ORDER BY type, name";
+    let mut text = String::new();
+    for object in sqlx::query(objects).fetch_all(&mut connection).await? {
+        let (kind, name, sql): (String, String, String) =
+            (object.get(0), object.get(1), object.get(2));
+        // Writing into a `String` cannot fail.
+        let _ = writeln!(text, "{kind} {name}: {sql}");
+        if kind == "table" {
+            rows(&mut connection, &name, &mut text).await?;
+        }
+    }
+    connection.close().await?;
+    Ok(text)
+}
+
+async fn rows(
+    connection: &mut SqliteConnection,
+    table: &str,
+    text: &mut String,
+) -> sqlx::Result<()> {
+    let columns = "SELECT group_concat('quote(\"' || name || '\")', ' || '','' || ') \
+         FROM pragma_table_info($1)";
+    let columns: String =
+        sqlx::query_scalar(columns).bind(table).fetch_one(&mut *connection).await?;
+    let rows = format!("SELECT {columns} FROM \"{table}\" ORDER BY 1");
+    for row in sqlx::query(AssertSqlSafe(rows)).fetch_all(connection).await? {
+        let _ = writeln!(text, "  {}", row.get::<String, _>(0));
+    }
+    Ok(())
+}
