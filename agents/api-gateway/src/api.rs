@@ -146,6 +146,11 @@ fn apply(plan: &Plan) -> Result<(), Failure> {
 
 fn take_out(plan: &Plan) -> Result<RemovedApi, Failure> {
     let folder = Project::known(&plan.project_dir, plan.kind).folder;
+    let new = plan.files.iter().map(|file| &*file.path);
+    let edited = plan.entries.iter().map(|entry| &*entry.file);
+    for file in new.chain(edited).chain([openapi::FILE]) {
+        folder.remove_unfinished(file)?;
+    }
     for entry in &plan.entries {
         edit_if_there(&folder, &entry.file, |text| Ok(entry.remove_from(text)))?;
     }

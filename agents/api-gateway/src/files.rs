@@ -64,6 +64,11 @@ impl Folder {
         durable::replace(&path, text.as_bytes()).map_err(Failure::io("write", &path))
     }
 
+    /// Removes what a process left that was killed while it wrote this file.
+    pub fn remove_unfinished(&self, file: &str) -> Result<(), Failure> {
+        self.remove(&format!("{file}.new"))
+    }
+
     /// Removes a file; nothing there is fine.
     pub fn remove(&self, file: &str) -> Result<(), Failure> {
         let path = self.path(file)?;
