@@ -272,6 +272,23 @@ async fn sigterm_does_not_wait_for_a_task_that_takes_long() {
     assert_eq!(client.ended(&id).await.status(), v1::RunStatus::Cancelled);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_ends_an_agent_in_bounded_time_however_long_its_task_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start("serve", &folder.path().join("data"), None, &[]);
+    let agent = std::process::Command::new(crate::support::binary())
+        .args(["agent", "echo", "--drain-timeout", "0", "--server", &server.url])
+        .spawn();
+    let agent = crate::support::Process::of(agent.unwrap());
+    let client = Client::of(&server).await;
+    let yaml = "name: s\nsteps:\n  - {id: s, agent: echo, action: sleep, \
+                params: {duration: 1h}, timeout: 2h}\n";
+    let id = client.start(yaml).await;
+    client.accepted(&id, "s").await;
+    let ending = tokio::task::spawn_blocking(move || agent.terminate());
+    assert_eq!(ending.await.unwrap(), 0, "it told that the task was cancelled, and left");
+}
+
 fn serve(arguments: &[&str], folder: &Path) -> (Output, String, String) {
     let data = folder.join("data");
     let mut all = vec!["serve", "--data-dir", data.to_str().unwrap()];

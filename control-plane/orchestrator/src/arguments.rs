@@ -135,4 +135,7 @@ pub(crate) struct AgentArgs {
     /// What this process is called; made from host and process id unless given
     #[arg(long)]
     pub(crate) instance: Option<String>,
+    /// How many seconds its tasks may take to end when it is to stop; then they are cancelled
+    #[arg(long, value_name = "SECONDS", default_value_t = 15)]
+    pub(crate) drain_timeout: u64,
 }

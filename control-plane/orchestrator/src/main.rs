@@ -8,6 +8,7 @@ mod serve;
 mod telemetry;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser as _};
 
@@ -17,6 +18,9 @@ use arguments::{Arguments, Verb};
 /// back where it is committed or sent. This one is made for that.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// How long a process that is done waits for threads that still work.
+const LEFT_BEHIND_WAIT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     // Before anything makes a TLS client; a second installation is refused and not needed.
@@ -34,7 +38,10 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&anyhow::Error::new(error).context("no threads can be had")),
     };
-    runtime.block_on(act(arguments))
+    let code = runtime.block_on(act(arguments));
+    // Work that blocks a thread, and that nobody waits for any more, must not hold up the end.
+    runtime.shutdown_timeout(LEFT_BEHIND_WAIT);
+    code
 }
 
 async fn act(arguments: Arguments) -> ExitCode {

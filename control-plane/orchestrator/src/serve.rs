@@ -50,7 +50,8 @@ pub(crate) async fn serve(args: ServeArgs) -> anyhow::Result<()> {
 pub(crate) async fn agent(args: AgentArgs, server: Option<&str>) -> anyhow::Result<()> {
     let agent = bundled::find(&args.name)?;
     telemetry::start("info", false);
-    let mut config = RunConfig { instance: args.instance, ..RunConfig::default() };
+    let drain_timeout = Some(Duration::from_secs(args.drain_timeout));
+    let mut config = RunConfig { instance: args.instance, drain_timeout, ..RunConfig::default() };
     if let Some(server) = server {
         config.servers = server.split(',').map(|url| url.trim().to_owned()).collect();
     }
