@@ -65,6 +65,7 @@ fn success(order: &TaskOrder) -> Command {
         agent: Some(AgentRef { agent_type: "bench".into(), instance: "one".into() }),
         outcome: TaskOutcome::Succeeded { output: "{}".into(), undo: DeclaredUndo::Nothing },
         touched: Vec::new(),
+        took: None,
     })
 }
 

@@ -565,7 +565,8 @@ impl Decider<'_> {
     ) {
         let step = self.state.path(n);
         let checkpoint = self.state.node(n).checkpoint.clone();
-        self.emit(Event::StepSucceeded { n, step, output, by, undo, checkpoint, touched });
+        let took = self.took.take();
+        self.emit(Event::StepSucceeded { n, step, output, by, undo, checkpoint, touched, took });
         self.release_keys(n);
     }
 

@@ -106,11 +106,13 @@ pub(crate) struct Decider<'a> {
     pub(crate) state: &'a mut State,
     pub(crate) now: Instant,
     pub(crate) transition: Transition,
+    /// For how long an agent had the attempt that is reported.
+    pub(crate) took: Option<u64>,
 }
 
 impl<'a> Decider<'a> {
     fn new(state: &'a mut State, now: Instant) -> Self {
-        Self { state, now, transition: Transition::default() }
+        Self { state, now, transition: Transition::default(), took: None }
     }
 
     /// Makes an event true.
@@ -198,6 +200,7 @@ impl<'a> Decider<'a> {
             return Err(Rejection::TaskNotOut);
         }
         let cancelling = instance.status == Status::Cancelling;
+        self.took = report.took;
         let mut touched = report.touched;
         // What says that nothing is to be undone need not be kept.
         touched.retain(|touch| touch.undo != Some(DeclaredUndo::Nothing));

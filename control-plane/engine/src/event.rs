@@ -371,6 +371,7 @@ events! {
         retry_at: Instant,
         #[serde(default)] fallback: u32,
         #[serde(default, skip_serializing_if = "Vec::is_empty")] touched: Vec<Touch>,
+        #[serde(default, skip_serializing_if = "Option::is_none")] took: Option<u64>,
     }
     /// A step ended well. Without an output, it is that of its inner steps.
     6 StepSucceeded "step_succeeded" {
@@ -381,12 +382,14 @@ events! {
         #[serde(default, skip_serializing_if = "Option::is_none")] undo: Option<DeclaredUndo>,
         #[serde(default, skip_serializing_if = "Option::is_none")] checkpoint: Option<Arc<str>>,
         #[serde(default, skip_serializing_if = "Vec::is_empty")] touched: Vec<Touch>,
+        #[serde(default, skip_serializing_if = "Option::is_none")] took: Option<u64>,
     }
     /// A step failed for good.
     7 StepFailed "step_failed" {
         n: InstanceId, step: Arc<str>, error: TaskError, stops: Stops,
         #[serde(default, skip_serializing_if = "Option::is_none")] by: Option<AgentRef>,
         #[serde(default, skip_serializing_if = "Vec::is_empty")] touched: Vec<Touch>,
+        #[serde(default, skip_serializing_if = "Option::is_none")] took: Option<u64>,
     }
     /// A step was skipped.
     8 StepSkipped "step_skipped" {

@@ -56,6 +56,7 @@ impl Decider<'_> {
             return self.fail_touched(n, error, by, touched);
         };
         let step = self.state.path(n);
+        let took = self.took.take();
         self.emit(Event::AttemptFailed {
             n,
             step,
@@ -65,6 +66,7 @@ impl Decider<'_> {
             retry_at,
             fallback,
             touched,
+            took,
         });
         let order = self.state.order(n);
         self.effect(Effect::Dispatch(Box::new(order)));
@@ -111,7 +113,8 @@ impl Decider<'_> {
             Stops::Run => self.state.is_stopped(self.state.root_instance(n)),
         };
         let step = self.state.path(n);
-        self.emit(Event::StepFailed { n, step, error, stops, by, touched });
+        let took = self.took.take();
+        self.emit(Event::StepFailed { n, step, error, stops, by, touched, took });
         self.release_keys(n);
         if let NodeKind::Loop { .. } | NodeKind::Block { .. } | NodeKind::Choice { .. } =
             self.state.node(n).kind

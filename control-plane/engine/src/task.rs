@@ -215,6 +215,10 @@ pub struct TaskReport {
     /// nothing; without the one by whom it succeeded.
     #[serde(default)]
     pub touched: Vec<Touch>,
+    /// For how long the agent had this attempt, in microseconds; `None`: nobody had it, or nobody
+    /// knows since when.
+    #[serde(default)]
+    pub took: Option<u64>,
 }
 
 /// What came of a task.

@@ -252,6 +252,19 @@ impl Progress {
         &self.work
     }
 
+    /// The longest chain of steps that wait for each other, by how long agents really had them.
+    /// What a recovery took beyond that, agents enough, is the orchestrator's.
+    #[must_use]
+    pub fn longest_chain(&self) -> Duration {
+        let mut had = vec![Duration::ZERO; self.outline.steps.len()];
+        for attempt in self.work.done() {
+            if let Some(had) = had.get_mut(attempt.n.0 as usize) {
+                *had += attempt.ended.since(attempt.began);
+            }
+        }
+        self.outline.longest_chain(&had)
+    }
+
     /// How the run ended, once it did.
     #[must_use]
     pub fn ended(&self) -> Option<Ending> {
@@ -306,16 +319,16 @@ impl Progress {
             Event::StepQueued { n, agent, .. } => {
                 self.work.ready(*n, &agent.clone().unwrap_or_default(), at);
             }
-            Event::AttemptFailed { n, by, retry_at, .. } => {
+            Event::AttemptFailed { n, by, retry_at, took, .. } => {
                 let named = self.work.open().find(|(open, ..)| open == n);
                 let named = named.map_or_else(Arc::default, |(_, agent, _)| Arc::clone(agent));
                 let by = by.as_ref().map(|by| &by.agent_type);
-                self.work.ended(*n, by, None, at);
+                self.work.ended(*n, by, began(*took, at), at);
                 self.work.ready(*n, by.unwrap_or(&named), (*retry_at).max(at));
             }
-            Event::StepSucceeded { n, by, .. } | Event::StepFailed { n, by, .. } => {
+            Event::StepSucceeded { n, by, took, .. } | Event::StepFailed { n, by, took, .. } => {
                 let by = by.as_ref().map(|by| &by.agent_type);
-                self.work.ended(*n, by, None, at);
+                self.work.ended(*n, by, began(*took, at), at);
             }
             Event::StepSkipped { n, .. } | Event::StepCancelled { n, .. } => {
                 self.work.ended(*n, None, None, at);
@@ -475,6 +488,12 @@ fn standing(event: &Event) -> Option<Standing> {
         Event::UndoFailed { retry_at: None, .. } => Standing::Stuck,
         _ => return None,
     })
+}
+
+/// When an attempt began that ended at `at`.
+fn began(took: Option<u64>, at: Instant) -> Option<Instant> {
+    let took = i64::try_from(took?).unwrap_or(i64::MAX);
+    Some(Instant(at.0.saturating_sub(took)))
 }
 
 #[cfg(test)]

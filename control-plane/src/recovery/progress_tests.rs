@@ -166,3 +166,51 @@ fn a_report_belongs_to_its_sequence_however_it_is_come_by() {
 fn told_place(sequence: i64) -> usize {
     usize::try_from(sequence - 1).unwrap()
 }
+
+/// A recovery of fifty issues of three agents: chains of five, next to each other.
+fn fifty() -> Vec<(String, &'static str, Vec<String>, u64)> {
+    (0..50_usize)
+        .map(|n| {
+            let on = if n % 5 == 0 { vec![] } else { vec![format!("i{}", n - 1)] };
+            (format!("i{n}"), ["x", "y", "z"][n % 3], on, 1 + (n as u64 * 7) % 11)
+        })
+        .collect()
+}
+
+fn fifty_planned(slow: bool, slots: u32) -> (World, Arc<Outline>) {
+    let issues = fifty();
+    let on: Vec<Vec<&str>> =
+        issues.iter().map(|(_, _, on, _)| on.iter().map(String::as_str).collect()).collect();
+    let issues: Vec<(&str, &str, &[&str], u64)> = issues
+        .iter()
+        .zip(&on)
+        .map(|((id, agent, _, seconds), on)| (&**id, *agent, &**on, *seconds))
+        .collect();
+    let (mut world, outline) = world(&issues, &[("x", slots), ("y", slots), ("z", slots)]);
+    world.slow = slow;
+    (world, outline)
+}
+
+#[test]
+fn utilisation_from_the_journal_is_what_it_was_outside() {
+    for slow in [false, true] {
+        let (mut world, outline) = fifty_planned(slow, 2);
+        world.run();
+        let report = report(&world, &outline);
+        assert_eq!(report.ended, Some(Ending::Success));
+        let (found, wanted) = (report.utilisation.unwrap(), world.used / world.offered);
+        assert!((found - wanted).abs() < 1e-6, "{found} in the journal, {wanted} outside");
+        assert!(slow || found > 0.999, "slots stood idle with work for them: {found}");
+        assert!(!slow || found < 0.999, "nobody waited: {found}");
+    }
+}
+
+#[test]
+fn a_recovery_that_costs_no_time_of_its_own_has_no_overhead() {
+    let (mut world, outline) = fifty_planned(false, 50);
+    let begin = world.now;
+    world.run();
+    let progress = folded(&world, &outline, i64::MAX);
+    let wall = world.now.since(begin);
+    assert_eq!(progress.longest_chain(), wall, "nothing waits but for what it depends on");
+}

@@ -17,6 +17,8 @@ const PAUSES_MAX: usize = 1_000;
 /// One attempt of a step: ready from `ready`, at an agent from `began` to `ended`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
+    /// Of which step.
+    pub n: InstanceId,
     /// The agent type that had it.
     pub agent: Arc<str>,
     /// When it could have begun.
@@ -74,7 +76,7 @@ impl Work {
         if self.done.len() == ATTEMPTS_MAX {
             self.done.pop_front();
         }
-        self.done.push_back(Attempt { agent: by, ready, began, ended: at });
+        self.done.push_back(Attempt { n, agent: by, ready, began, ended: at });
     }
 
     /// Nothing is given out any more, or again.
@@ -113,7 +115,7 @@ impl Work {
         now: Instant,
     ) -> BTreeMap<Arc<str>, Used> {
         let mut changes: BTreeMap<&Arc<str>, Vec<Change>> = BTreeMap::new();
-        for Attempt { agent, ready, began, ended } in &self.done {
+        for Attempt { agent, ready, began, ended, .. } in &self.done {
             let all = changes.entry(agent).or_default();
             span(all, Kind::Ready, *ready, *began);
             span(all, Kind::Busy, *began, *ended);

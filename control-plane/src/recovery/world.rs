@@ -23,6 +23,12 @@ pub(super) struct World {
     running: Vec<(Instant, Instant, TaskOrder)>,
     durations: BTreeMap<String, Duration>,
     failing: BTreeSet<String>,
+    /// Only one task is given out whenever something happens.
+    pub(super) slow: bool,
+    /// Slots × seconds while there was enough to do for all that were free, and how much of it
+    /// was used: counted as time passes, not from the journal.
+    pub(super) offered: f64,
+    pub(super) used: f64,
 }
 
 impl World {
@@ -42,6 +48,9 @@ impl World {
             running: Vec::new(),
             durations: BTreeMap::new(),
             failing: BTreeSet::new(),
+            slow: false,
+            offered: 0.0,
+            used: 0.0,
         };
         world.took(transition);
         world.give_out();
@@ -86,15 +95,32 @@ impl World {
         let wakes = self.state.next_wakeup();
         let at = [next, later.filter(|_| next.is_none()), wakes.filter(|_| next.is_none())];
         let Some(at) = at.into_iter().flatten().min() else { panic!("nothing happens any more") };
+        self.count(self.now.max(at));
         self.now = self.now.max(at);
         if let Some(which) = self.running.iter().position(|(ends, _, _)| *ends <= self.now) {
-            let (_, _, order) = self.running.remove(which);
-            let report = self.report(&order);
+            let (_, began, order) = self.running.remove(which);
+            let report = self.report(&order, began);
             self.ask(Command::Report(report));
         } else {
             self.ask(Command::Tick);
         }
         self.give_out();
+    }
+
+    fn count(&mut self, until: Instant) {
+        let seconds = until.since(self.now).as_secs_f64();
+        for (agent, slots) in &self.slots {
+            let is_its = |order: &TaskOrder| {
+                who(order).agent_type == *agent && order.key.purpose == Purpose::Do
+            };
+            let busy = self.running.iter().filter(|(_, _, order)| is_its(order)).count();
+            let ready = self.waiting.iter().filter(|order| is_its(order)).count();
+            let slots = *slots as usize;
+            if ready + busy > 0 && ready >= slots.saturating_sub(busy) {
+                self.offered += seconds * f64::from(u32::try_from(slots).unwrap());
+                self.used += seconds * f64::from(u32::try_from(busy).unwrap());
+            }
+        }
     }
 
     /// Goes on until the run has ended.
@@ -108,7 +134,7 @@ impl World {
         panic!("the run does not end");
     }
 
-    /// Goes on until nothing but people can.
+    /// A person decides.
     pub(super) fn decide(&mut self, path: &str, approve: bool) {
         let command = Command::Decide {
             path: path.to_owned(),
@@ -120,7 +146,7 @@ impl World {
         self.give_out();
     }
 
-    fn report(&self, order: &TaskOrder) -> TaskReport {
+    fn report(&self, order: &TaskOrder, began: Instant) -> TaskReport {
         let fails =
             order.key.purpose == Purpose::Do && self.failing.contains(&*order.path.to_string());
         let outcome = if fails {
@@ -141,6 +167,7 @@ impl World {
             agent: Some(who(order)),
             outcome,
             touched: Vec::new(),
+            took: Some(u64::try_from(self.now.since(began).as_micros()).unwrap()),
         }
     }
 
@@ -163,7 +190,14 @@ impl World {
                     if self.waiting.len() < was {
                         let outcome = TaskOutcome::Cancelled;
                         let touched = Vec::new();
-                        let report = TaskReport { key, attempt: 1, agent: None, outcome, touched };
+                        let report = TaskReport {
+                            key,
+                            attempt: 1,
+                            agent: None,
+                            outcome,
+                            touched,
+                            took: None,
+                        };
                         self.ask(Command::Report(report));
                     }
                 }
@@ -177,19 +211,21 @@ impl World {
         self.waiting.sort_by_key(|order| {
             (std::cmp::Reverse(order.priority), order.queued_at, order.key.instance)
         });
-        let mut left = Vec::new();
+        let (mut left, mut given) = (Vec::new(), 0);
+        let most = if self.slow { 1 } else { usize::MAX };
         for order in std::mem::take(&mut self.waiting) {
             let agent = who(&order).agent_type;
             let busy =
                 self.running.iter().filter(|(_, _, other)| who(other).agent_type == agent).count();
             let slots = self.slots.get(&agent).copied().unwrap_or(1) as usize;
-            if busy >= slots || order.not_before.is_some_and(|at| at > self.now) {
+            if busy >= slots || given == most || order.not_before.is_some_and(|at| at > self.now) {
                 left.push(order);
                 continue;
             }
             let second = Duration::from_secs(1);
             let takes = self.durations.get(&*order.path).copied().unwrap_or(second);
             self.running.push((self.now.after(takes), self.now, order));
+            given += 1;
         }
         self.waiting = left;
     }

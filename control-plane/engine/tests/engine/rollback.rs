@@ -209,7 +209,7 @@ impl World {
     ) {
         let agent = agent.map(by);
         let (key, attempt) = (order.key, order.attempt);
-        let report = TaskReport { key, attempt, agent, outcome, touched };
+        let report = TaskReport { key, attempt, agent, outcome, touched, took: None };
         self.ask(Command::Report(report)).unwrap();
     }
 

@@ -145,8 +145,15 @@ impl World {
     pub(crate) fn report(&mut self, order: &TaskOrder, outcome: TaskOutcome) {
         let agent = Some(AgentRef { agent_type: Arc::from("echo"), instance: Arc::from("a") });
         let (key, attempt) = (order.key, order.attempt);
-        self.ask(Command::Report(TaskReport { key, attempt, agent, outcome, touched: Vec::new() }))
-            .unwrap();
+        self.ask(Command::Report(TaskReport {
+            key,
+            attempt,
+            agent,
+            outcome,
+            touched: Vec::new(),
+            took: None,
+        }))
+        .unwrap();
     }
 
     pub(crate) fn ask(&mut self, command: Command) -> Result<(), Rejection> {
@@ -192,6 +199,7 @@ impl World {
                         agent: None,
                         outcome: TaskOutcome::Cancelled,
                         touched: Vec::new(),
+                        took: None,
                     }));
                 }
             }

@@ -231,7 +231,14 @@ impl Run {
     fn report(&mut self, order: &TaskOrder, outcome: TaskOutcome) {
         let agent = Some(AgentRef { agent_type: Arc::from("echo"), instance: Arc::from("a") });
         let (key, attempt) = (order.key, order.attempt);
-        self.ask(Command::Report(TaskReport { key, attempt, agent, outcome, touched: Vec::new() }));
+        self.ask(Command::Report(TaskReport {
+            key,
+            attempt,
+            agent,
+            outcome,
+            touched: Vec::new(),
+            took: None,
+        }));
     }
 
     fn millis(at: Instant) -> i64 {

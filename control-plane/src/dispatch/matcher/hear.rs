@@ -183,7 +183,7 @@ impl Matcher {
         let (lease, attempt, agent) = (out.lease, task.order.attempt, out.agent);
         let agent = self.registry.get(agent).map(|agent| agent.as_ref());
         let outcome = TaskOutcome::Started;
-        let task = TaskReport { key, attempt, agent, outcome, touched: Vec::new() };
+        let task = TaskReport { key, attempt, agent, outcome, touched: Vec::new(), took: None };
         let report = Report { task, lease: Some(lease), confidence: None, usage: None };
         self.effects.reports.push((report, Subject::Started { key, lease }));
     }

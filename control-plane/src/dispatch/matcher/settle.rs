@@ -94,6 +94,7 @@ impl Matcher {
             Some(outcome) => {
                 let mut report = self.report_of(key, outcome);
                 report.task.agent = name;
+                report.task.took = Some(self.had(&out));
                 report.lease = Some(out.lease);
                 self.end(key, report, None);
             }
@@ -143,6 +144,7 @@ impl Matcher {
         };
         let mut report = self.report_of(key, outcome);
         report.task.agent = name;
+        report.task.took = Some(self.had(&out));
         report.lease = Some(out.lease);
         report.confidence = settled.confidence;
         report.usage = settled.usage;
@@ -161,6 +163,7 @@ impl Matcher {
         self.free_slot(&out, key, stop);
         let mut report = self.report_of(key, outcome);
         report.task.agent = name;
+        report.task.took = Some(self.had(&out));
         report.lease = Some(out.lease);
         self.end(key, report, None);
         self.match_agent(out.agent);
@@ -182,8 +185,13 @@ impl Matcher {
         if is_unknown && key.purpose == Purpose::Do && !matches!(outcome, TaskOutcome::Started) {
             touched.push(Touch::unknown());
         }
-        let task = TaskReport { key, attempt, agent: None, outcome, touched };
+        let task = TaskReport { key, attempt, agent: None, outcome, touched, took: None };
         Report { task, lease: None, confidence: None, usage: None }
+    }
+
+    /// For how long an agent had a task, in microseconds.
+    fn had(&self, out: &Out) -> u64 {
+        u64::try_from(self.now.since(out.assigned_at).as_micros()).unwrap_or(u64::MAX)
     }
 
     /// Remembers that the agent which had a task may have changed something.

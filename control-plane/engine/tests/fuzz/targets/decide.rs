@@ -162,6 +162,7 @@ impl Life {
             agent,
             outcome,
             touched: Vec::new(),
+            took: None,
         };
         self.past.push(report.clone());
         self.run.ask(Command::Report(report));
@@ -179,7 +180,14 @@ impl Life {
             _ => TaskOutcome::Succeeded { output: "1".into(), undo: DeclaredUndo::NotUndoable },
         };
         let key = TaskKey { run, instance, purpose };
-        Command::Report(TaskReport { key, attempt, agent: None, outcome, touched: Vec::new() })
+        Command::Report(TaskReport {
+            key,
+            attempt,
+            agent: None,
+            outcome,
+            touched: Vec::new(),
+            took: None,
+        })
     }
 
     fn decision(&self, choices: &mut Choices<'_>) -> Command {
@@ -217,6 +225,7 @@ impl Life {
                     agent: None,
                     outcome: TaskOutcome::Cancelled,
                     touched: Vec::new(),
+                    took: None,
                 })
             }
             Effect::Acquire(acquire) if !acquire.held => {
