@@ -84,6 +84,45 @@ impl Figures {
     }
 }
 
+impl Figures {
+    /// Of each agent type how many tasks ended in each minute of `range`, the current one left
+    /// out, and how long one took.
+    pub(super) fn by_type(
+        &self,
+        range: Duration,
+        now: Instant,
+    ) -> Vec<(Arc<str>, Vec<u32>, Option<Duration>)> {
+        let span = minutes_in(range).max(1);
+        let first = minute(now) - span;
+        let mut types: BTreeMap<&Arc<str>, (Vec<u32>, f64, f64)> = BTreeMap::new();
+        for (key, minutes) in &self.series {
+            let (counts, seconds, weight) = types.entry(&key.0).or_default();
+            counts.resize(usize::try_from(span).unwrap_or_default(), 0);
+            for one in minutes {
+                let place = usize::try_from(one.number - first).ok();
+                if let Some(count) = place.and_then(|place| counts.get_mut(place)) {
+                    *count += one.executions;
+                }
+            }
+            let figures = sum(key, minutes, first - 1);
+            if let Some(p50) = figures.p50 {
+                let executions = f64::from(u32::try_from(figures.executions).unwrap_or(u32::MAX));
+                *seconds += p50.as_secs_f64() * executions;
+                *weight += executions;
+            }
+        }
+        let mean = |seconds: f64, weight: f64| {
+            (weight > 0.0).then(|| Duration::from_secs_f64(seconds / weight))
+        };
+        types
+            .into_iter()
+            .map(|(agent, (counts, seconds, weight))| {
+                (Arc::clone(agent), counts, mean(seconds, weight))
+            })
+            .collect()
+    }
+}
+
 fn sum(key: &(Arc<str>, Arc<str>), minutes: &VecDeque<Minute>, after: i64) -> ActionFigures {
     let mut latencies = [0_u64; BUCKETS_MAX];
     let (mut executions, mut failures) = (0, 0);

@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
 
-use engine::task::{TaskKey, TaskOrder};
+use engine::task::{AgentRef, TaskKey, TaskOrder};
 use engine::{Instant, RunId};
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
@@ -234,6 +234,24 @@ impl Dispatcher {
     #[must_use]
     pub fn backlog(&self, limit: usize) -> Vec<WaitingTasks> {
         self.with(|matcher| matcher.backlog(limit))
+    }
+
+    /// The tasks of a run that agents have here, with who and since when.
+    #[must_use]
+    pub fn held(&self, run: RunId) -> Vec<(TaskKey, AgentRef, Instant)> {
+        self.with(|matcher| matcher.held(run))
+    }
+
+    /// How many tasks agents of each type can have at once.
+    #[must_use]
+    pub fn slots(&self) -> BTreeMap<Arc<str>, u32> {
+        self.with(|matcher| matcher.slots())
+    }
+
+    /// What each agent type has to do, with the history of the last `range`.
+    #[must_use]
+    pub fn loads(&self, range: Duration) -> Vec<crate::recovery::resources::Load> {
+        self.with(|matcher| matcher.loads(range))
     }
 
     /// Whether connected agents offer an action; without an agent's name, whether any does.

@@ -27,8 +27,8 @@ pub struct PlanIssue {
     pub issue: Arc<str>,
     /// The step that mends it; `None`: none does.
     pub step: Option<Arc<str>>,
-    /// How long it is expected to take.
-    pub estimate: Duration,
+    /// How long it is expected to take; `None`: nobody knows.
+    pub estimate: Option<Duration>,
 }
 
 /// What is to be done: the steps of the whole of a plan's workflow.
@@ -76,7 +76,9 @@ pub enum Standing {
 }
 
 impl Standing {
-    fn is_through(self) -> bool {
+    /// Whether nothing more is to come of it before people act, an undo aside.
+    #[must_use]
+    pub fn is_through(self) -> bool {
         !matches!(self, Self::Waiting | Self::Ready | Self::Running | Self::Asking)
     }
 }
@@ -167,7 +169,7 @@ impl Outline {
                     id: Arc::clone(&node.id),
                     issue: issue.map(|issue| Arc::clone(&issue.issue)),
                     agent: agent.unwrap_or_default(),
-                    estimate: issue.map_or(ESTIMATE_UNKNOWN, |issue| issue.estimate),
+                    estimate: issue.and_then(|issue| issue.estimate).unwrap_or(ESTIMATE_UNKNOWN),
                     depends_on: node.depends_on.iter().map(|&on| on as usize).collect(),
                 }
             })

@@ -29,7 +29,7 @@ fn planned(issues: &[(&str, &str, &[&str], u64)]) -> (String, Vec<PlanIssue>) {
     let steps = issues.iter().zip(written.steps).map(|((id, _, _, seconds), step)| PlanIssue {
         issue: (*id).into(),
         step: step.map(Into::into),
-        estimate: SECOND * u32::try_from(*seconds).unwrap(),
+        estimate: Some(SECOND * u32::try_from(*seconds).unwrap()),
     });
     (written.text, steps.collect())
 }
@@ -39,7 +39,7 @@ fn world(issues: &[(&str, &str, &[&str], u64)], slots: &[(&str, u32)]) -> (World
     let mut world = World::new(&text, slots);
     for step in &steps {
         if let Some(name) = &step.step {
-            world.takes(name, step.estimate);
+            world.takes(name, step.estimate.unwrap());
         }
     }
     let outline = Arc::new(Outline::new(world.graph(), &steps));

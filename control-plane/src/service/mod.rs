@@ -14,6 +14,7 @@ pub mod lending;
 pub mod orchestrator;
 pub mod page;
 pub mod peer;
+pub mod plan;
 pub mod recovery;
 pub mod replica;
 pub mod request;

@@ -1,11 +1,12 @@
-//! `RecoveryService`: rollbacks, checkpoints, runs that go on or begin from them. Shims over
-//! `rollback`.
+//! `RecoveryService`: plans and their progress, rollbacks, checkpoints, runs that go on or begin
+//! from them. Shims over `plan` and `rollback`.
 
 use contracts::v1;
 use contracts::v1::recovery_service_server::RecoveryService;
 use tonic::{Request, Response, Status};
 
 use super::auth::Principal;
+use super::plan::{self, progress};
 use super::{Context, rollback};
 
 /// Serves `RecoveryService`.
@@ -28,6 +29,7 @@ macro_rules! methods {
         #[tonic::async_trait]
         impl RecoveryService for RecoveryApi {
             type WatchRollbackStream = rollback::Rollbacks;
+            type WatchProgressStream = progress::Reports;
 
             $(async fn $name(
                 &self,
@@ -42,6 +44,18 @@ macro_rules! methods {
 }
 
 methods! {
+    create_recovery_plan(CreateRecoveryPlanRequest) -> v1::CreateRecoveryPlanResponse = plan::create;
+    get_recovery_plan(GetRecoveryPlanRequest) -> v1::GetRecoveryPlanResponse = plan::get;
+    list_recovery_plans(ListRecoveryPlansRequest) -> v1::ListRecoveryPlansResponse = plan::list;
+    edit_recovery_plan(EditRecoveryPlanRequest) -> v1::EditRecoveryPlanResponse = plan::edit;
+    validate_recovery_plan(ValidateRecoveryPlanRequest)
+        -> v1::ValidateRecoveryPlanResponse = plan::validate;
+    approve_recovery_plan(ApproveRecoveryPlanRequest)
+        -> v1::ApproveRecoveryPlanResponse = plan::approve;
+    execute_recovery(ExecuteRecoveryRequest) -> v1::ExecuteRecoveryResponse = plan::execute;
+    watch_progress(WatchProgressRequest) -> progress::Reports = progress::watch;
+    optimize_resources(OptimizeResourcesRequest)
+        -> v1::OptimizeResourcesResponse = progress::optimize;
     plan_rollback(PlanRollbackRequest) -> v1::PlanRollbackResponse = rollback::plan;
     approve_rollback(ApproveRollbackRequest) -> v1::ApproveRollbackResponse = rollback::approve;
     execute_rollback(ExecuteRollbackRequest) -> v1::ExecuteRollbackResponse = rollback::execute;

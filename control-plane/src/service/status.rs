@@ -38,11 +38,14 @@ pub fn code(reason: Reason) -> Code {
         | Reason::AgentNotFound
         | Reason::RollbackNotFound
         | Reason::CheckpointNotFound
+        | Reason::PlanNotFound
         | Reason::DeadLetterNotFound => Code::NotFound,
         Reason::WorkflowExists | Reason::RequestIdReused => Code::AlreadyExists,
         Reason::RunEnded
         | Reason::RunNotEnded
         | Reason::RunState
+        | Reason::PlanState
+        | Reason::PlanNotUndoable
         | Reason::StepNotWaiting
         | Reason::RollbackOpen
         | Reason::RollbackState

@@ -4,6 +4,7 @@
 mod data;
 mod failure;
 mod many;
+mod plans;
 mod reading;
 mod registry;
 mod requests;

@@ -5,6 +5,7 @@ use contracts::v1::{
     Agent, BreakerState, DrainAgentRequest, GetAgentRequest, ListAgentsRequest, ListAgentsResponse,
 };
 
+use super::progress::{self, Advise};
 use super::workflow::or_dash;
 use super::{Session, pages};
 use crate::connection::agents;
@@ -30,6 +31,9 @@ pub enum AgentCommand {
     /// Let an agent finish what it has and give it nothing new
     #[command(after_help = "Example:\n  orchestrator agents drain echo/host-1 --reason upgrade")]
     Drain(Drain),
+    /// Say which agents to add, to drain or to move, and why
+    #[command(after_help = "Example:\n  orchestrator agents advise --minutes 10")]
+    Advise(Advise),
 }
 
 /// Shows health.
@@ -55,6 +59,7 @@ pub(super) async fn run(command: AgentCommand, session: &mut Session) -> Result<
         AgentCommand::Health(Health { agent: None }) => health(session).await,
         AgentCommand::Health(Health { agent: Some(agent) }) => one(agent, session).await,
         AgentCommand::Drain(drain) => self::drain(drain, session).await,
+        AgentCommand::Advise(advise) => progress::advise(advise, session).await,
     }
 }
 

@@ -8,6 +8,8 @@ mod dead_letter;
 mod doctor;
 mod execute;
 mod metrics;
+mod plan;
+mod progress;
 mod replica;
 mod rollback;
 mod run;
@@ -47,6 +49,12 @@ pub enum Command {
     /// See the points to which a run can be rolled back
     #[command(subcommand, visible_alias = "checkpoint")]
     Checkpoints(checkpoint::CheckpointCommand),
+    /// Plan a recovery from a triage, approve the plan and carry it out
+    #[command(subcommand, visible_alias = "plan")]
+    Plans(plan::PlanCommand),
+    /// See how far a recovery is
+    #[command(subcommand)]
+    Progress(progress::ProgressCommand),
     /// Undo what a run has done
     #[command(subcommand, visible_alias = "rollbacks")]
     Rollback(rollback::RollbackCommand),
@@ -131,6 +139,8 @@ async fn dispatch(command: Command, session: &mut Session) -> Result<Exit, Error
         Command::Replicas(command) => replica::run(command, session).await,
         Command::Checkpoints(command) => Box::pin(checkpoint::run(command, session)).await,
         Command::Rollback(command) => Box::pin(rollback::run(command, session)).await,
+        Command::Plans(command) => Box::pin(plan::run(command, session)).await,
+        Command::Progress(command) => Box::pin(progress::run(command, session)).await,
         Command::Metrics(command) => metrics::run(command, session).await,
         Command::Audit(command) => Box::pin(audit::run(command, session)).await,
         Command::DeadLetters(command) => Box::pin(dead_letter::run(command, session)).await,

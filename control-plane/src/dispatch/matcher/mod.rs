@@ -16,6 +16,7 @@ mod borrow;
 mod hear;
 mod lanes;
 mod lend;
+mod loads;
 mod sessions;
 mod settle;
 mod strays;

@@ -1,0 +1,222 @@
+//! Plans as documents: read, written by compare-and-swap, shown.
+
+use std::time::Duration;
+
+use contracts::v1::{self, Reason};
+use engine::{Instant, RunId};
+use serde::{Deserialize, Serialize};
+use store::{Change, Changed, DocumentRow, DocumentWrite};
+
+use crate::documents::Kind;
+use crate::recovery::progress::PlanIssue;
+use crate::service::auth::Principal;
+use crate::service::request::Mark;
+use crate::service::status::{Refusal, cut};
+use crate::service::{Context, convert};
+
+/// A plan.
+#[derive(Clone, Debug)]
+pub(in crate::service) struct Plan {
+    pub(super) row: DocumentRow,
+    pub(super) body: Body,
+}
+
+/// What is stored of a plan. Fields are added with defaults.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Body {
+    /// The triage's id; empty without one.
+    pub(super) triage: String,
+    pub(super) text: String,
+    pub(super) issues: Vec<Issue>,
+    pub(super) allow_not_undoable: bool,
+    /// The longest chain of the steps, in milliseconds.
+    pub(super) estimate_ms: u64,
+    pub(super) run: Option<RunId>,
+    /// Labels of the run, beside its own.
+    pub(super) labels: std::collections::BTreeMap<String, String>,
+    pub(super) approved_by: String,
+    pub(super) comment: String,
+}
+
+/// An issue of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct Issue {
+    pub(super) id: String,
+    pub(super) title: String,
+    pub(super) step: Option<String>,
+    pub(super) estimate_ms: Option<u64>,
+    pub(super) category: String,
+    pub(super) agent: String,
+}
+
+impl Plan {
+    /// A plan that nobody has stored yet.
+    pub(super) fn new(who: &Principal, id: String, body: Body, now: Instant) -> Self {
+        let row = DocumentRow {
+            kind: Kind::Plan.number(),
+            id,
+            tenant: who.tenant.clone(),
+            parent: (!body.triage.is_empty()).then(|| body.triage.clone()),
+            status: status_number(v1::PlanStatus::Draft),
+            created_at: now.0,
+            updated_at: now.0,
+            due_at: None,
+            version: 0,
+            body: Vec::new(),
+        };
+        Self { row, body }
+    }
+
+    /// A plan of the caller's.
+    pub(in crate::service) async fn get(
+        context: &Context,
+        who: &Principal,
+        id: &str,
+    ) -> Result<Self, Refusal> {
+        if id.is_empty() {
+            return Err(Refusal::field("plan_id", "must be given"));
+        }
+        let row = match id.len() > store::limits::TEXT_BYTES_MAX || id.contains('\0') {
+            true => None,
+            false => context.runs.store().document(Kind::Plan.number(), id).await?,
+        };
+        let row = row.filter(|row| row.tenant == who.tenant).ok_or_else(|| {
+            let id = cut(id, 200);
+            let message = format!(
+                "there is no recovery plan `{id}`; `orchestrator plans list` shows those \
+                         there are"
+            );
+            Refusal::missing(Reason::PlanNotFound, "recovery plan", &id, message)
+        })?;
+        Self::read(row)
+    }
+
+    /// The plan of a row.
+    pub(super) fn read(row: DocumentRow) -> Result<Self, Refusal> {
+        let body = serde_json::from_slice(&row.body).map_err(|error| Refusal::internal(&error))?;
+        Ok(Self { row, body })
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.row.id
+    }
+
+    pub(super) fn status(&self) -> v1::PlanStatus {
+        v1::PlanStatus::try_from(i32::from(self.row.status)).unwrap_or_default()
+    }
+
+    pub(super) fn set_status(&mut self, status: v1::PlanStatus) {
+        self.row.status = status_number(status);
+    }
+
+    /// The run that carries it out.
+    pub(in crate::service) fn run(&self) -> Option<RunId> {
+        self.body.run
+    }
+
+    fn etag(&self) -> String {
+        self.row.version.to_string()
+    }
+
+    /// Refuses when it is not as the caller has read it; an empty etag is no claim.
+    pub(super) fn expect(&self, etag: &str) -> Result<(), Refusal> {
+        if etag.is_empty() || etag == self.etag() {
+            return Ok(());
+        }
+        Err(self.changed())
+    }
+
+    fn changed(&self) -> Refusal {
+        let message = format!(
+            "the recovery plan `{}` has changed since it was read; read it again",
+            self.row.id
+        );
+        Refusal::new(Reason::EtagMismatch, message).metadata("etag", self.etag())
+    }
+
+    /// Refuses when it is, or was, executed.
+    pub(super) fn expect_open(&self) -> Result<(), Refusal> {
+        let Some(run) = self.body.run else { return Ok(()) };
+        let message = format!(
+            "the recovery plan `{}` is executed by run {run} and cannot be changed; make a new \
+             one for what is left",
+            self.row.id
+        );
+        let refusal = Refusal::new(Reason::PlanState, message);
+        Err(refusal.metadata("run_id", run.to_string()))
+    }
+
+    /// The issues as progress wants them.
+    pub(in crate::service) fn outline(&self) -> Vec<PlanIssue> {
+        let issue = |issue: &Issue| PlanIssue {
+            issue: issue.id.as_str().into(),
+            step: issue.step.as_deref().map(Into::into),
+            estimate: issue.estimate_ms.map(Duration::from_millis),
+        };
+        self.body.issues.iter().map(issue).collect()
+    }
+
+    /// Stores it as the next version; false when the request behind it is known already.
+    pub(super) async fn write(
+        &mut self,
+        context: &Context,
+        who: &Principal,
+        mark: Option<&Mark>,
+    ) -> Result<bool, Refusal> {
+        let now = context.runs.clock().now();
+        let expected_version = self.row.version;
+        self.row.version += 1;
+        self.row.updated_at = now.0;
+        self.row.body =
+            serde_json::to_vec(&self.body).map_err(|error| Refusal::internal(&error))?;
+        let change = Change {
+            documents: vec![DocumentWrite { row: self.row.clone(), expected_version }],
+            audit: Vec::new(),
+            request: mark.map(|mark| {
+                let response = Some(self.row.id.clone().into_bytes());
+                store::RequestRow { response, ..mark.row(who, None, now) }
+            }),
+        };
+        match context.runs.store().change(&change).await? {
+            Changed::Done => Ok(true),
+            Changed::Conflict => Err(self.changed()),
+            Changed::DuplicateRequest(_) => Ok(false),
+        }
+    }
+
+    /// As clients see it.
+    pub(super) fn shown(&self, with_text: bool) -> v1::RecoveryPlan {
+        let body = &self.body;
+        let issue = |issue: &Issue| v1::PlanIssue {
+            issue_id: issue.id.clone(),
+            title: issue.title.clone(),
+            step: issue.step.clone().unwrap_or_default(),
+            estimated_duration: issue
+                .estimate_ms
+                .map(|millis| convert::duration(Duration::from_millis(millis))),
+            category: issue.category.clone(),
+            agent: issue.agent.clone(),
+        };
+        v1::RecoveryPlan {
+            plan_id: self.row.id.clone(),
+            triage_id: body.triage.clone(),
+            status: self.status().into(),
+            definition: if with_text { body.text.clone() } else { String::new() },
+            issues: body.issues.iter().map(issue).collect(),
+            allow_not_undoable: body.allow_not_undoable,
+            estimated_duration: Some(convert::duration(Duration::from_millis(body.estimate_ms))),
+            run_id: body.run.map(|run| run.to_string()).unwrap_or_default(),
+            approved_by: body.approved_by.clone(),
+            comment: body.comment.clone(),
+            create_time: Some(convert::timestamp(Instant(self.row.created_at))),
+            update_time: Some(convert::timestamp(Instant(self.row.updated_at))),
+            etag: self.etag(),
+        }
+    }
+}
+
+fn status_number(status: v1::PlanStatus) -> i16 {
+    i16::try_from(i32::from(status)).unwrap_or_default()
+}
