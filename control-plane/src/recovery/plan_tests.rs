@@ -241,8 +241,8 @@ proptest! {
         for (node, &at) in nodes.iter().zip(&order) {
             let issue = &draft.issues[at];
             prop_assert_eq!(Some(&*node.id), written.steps[at].as_deref());
-            let on: BTreeSet<&str> =
-                node.depends_on.iter().map(|&on| &*draft.issues[order[on as usize]].issue).collect();
+            let on = |&on: &u32| &*draft.issues[order[on as usize]].issue;
+            let on: BTreeSet<&str> = node.depends_on.iter().map(on).collect();
             let wanted: BTreeSet<&str> = issue.depends_on.iter().map(String::as_str).collect();
             prop_assert_eq!(on, wanted);
             if let (By::Agent(assigned), NodeKind::Action(action)) = (&issue.by, &node.kind) {

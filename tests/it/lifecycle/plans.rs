@@ -190,7 +190,7 @@ async fn wrong_plans_are_refused_with_their_place_and_change_nothing(world: &Wor
     let file = world.shared.folder.path().join("wrong-plan.txt");
     let plan = create(world, &mends(&file, &[("a", "")]), "").await;
     for (text, place) in [
-        ("name: x\nsteps:\n  - {action: mend, agent: nobody}\n", "definition:3:29"),
+        ("name: x\nsteps:\n  - {action: mend, agent: nobody}\n", "definition:3:27"),
         (
             "name: x\nsteps:\n  - {id: a, action: echo, depends_on: [b]}\n  \
              - {id: b, action: echo, depends_on: [a]}\n",
