@@ -62,7 +62,7 @@ pub async fn execute(
     plan.body.run = Some(id);
     plan.body.labels = labels;
     plan.set_status(PlanStatus::Executed);
-    if !plan.write(context, who, mark.as_ref()).await? {
+    if !plan.write(context, who, mark.as_ref(), "plan.execute").await? {
         plan = Plan::get(context, who, &request.plan_id).await?;
     }
     let id = plan.run().unwrap_or(id);

@@ -56,7 +56,7 @@ pub async fn create(
     let mut plan = Plan::new(who, id, body, clock.now());
     let checked = check::check(context, &plan).await?;
     plan.body.estimate_ms = check::estimate_ms(&checked.unit.graph, &plan);
-    if !request.validate_only && !plan.write(context, who, mark.as_ref()).await? {
+    if !request.validate_only && !plan.write(context, who, mark.as_ref(), "plan.create").await? {
         // The same request was carried out meanwhile.
         let before = made_before(context, who, mark.as_ref()).await?;
         plan = before.ok_or_else(|| Refusal::unavailable("the request is being carried out"))?;
@@ -192,7 +192,7 @@ pub async fn edit(
     let mut complaints = checked.complaints.clone();
     complaints.extend(lost_issues(&plan, &checked.unit.graph));
     if !request.validate_only {
-        plan.write(context, who, mark.as_ref()).await?;
+        plan.write(context, who, mark.as_ref(), "plan.edit").await?;
     }
     let complaints = convert::complaints(&complaints);
     Ok(v1::EditRecoveryPlanResponse { plan: Some(plan.shown(true)), complaints })
@@ -262,6 +262,6 @@ pub async fn approve(
     plan.set_status(PlanStatus::Approved);
     plan.body.approved_by.clone_from(&who.subject);
     plan.body.comment = comment;
-    plan.write(context, who, mark.as_ref()).await?;
+    plan.write(context, who, mark.as_ref(), "plan.approve").await?;
     Ok(v1::ApproveRecoveryPlanResponse { plan: Some(plan.shown(true)) })
 }

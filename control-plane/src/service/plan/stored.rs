@@ -5,8 +5,10 @@ use std::time::Duration;
 use contracts::v1::{self, Reason};
 use engine::{Instant, RunId};
 use serde::{Deserialize, Serialize};
-use store::{Change, Changed, DocumentRow, DocumentWrite};
+use serde_json::json;
+use store::{Changed, DocumentRow, DocumentWrite};
 
+use crate::audit::{self, Entry};
 use crate::documents::Kind;
 use crate::recovery::progress::PlanIssue;
 use crate::service::auth::Principal;
@@ -158,12 +160,13 @@ impl Plan {
         self.body.issues.iter().map(issue).collect()
     }
 
-    /// Stores it as the next version; false when the request behind it is known already.
+    /// Stores it as the next version, with an entry in the audit log; false when the request behind it is known already.
     pub(super) async fn write(
         &mut self,
         context: &Context,
         who: &Principal,
         mark: Option<&Mark>,
+        action: &'static str,
     ) -> Result<bool, Refusal> {
         let now = context.runs.clock().now();
         let expected_version = self.row.version;
@@ -171,15 +174,24 @@ impl Plan {
         self.row.updated_at = now.0;
         self.row.body =
             serde_json::to_vec(&self.body).map_err(|error| Refusal::internal(&error))?;
-        let change = Change {
-            documents: vec![DocumentWrite { row: self.row.clone(), expected_version }],
-            audit: Vec::new(),
-            request: mark.map(|mark| {
-                let response = Some(self.row.id.clone().into_bytes());
-                store::RequestRow { response, ..mark.row(who, None, now) }
+        let documents = vec![DocumentWrite { row: self.row.clone(), expected_version }];
+        let request = mark.map(|mark| {
+            let response = Some(self.row.id.clone().into_bytes());
+            store::RequestRow { response, ..mark.row(who, None, now) }
+        });
+        let entry = Entry {
+            resource: format!("plan/{}", self.row.id),
+            actor: who.subject.clone(),
+            action,
+            body: json!({
+                "definition": engine::ContentHash::of(self.body.text.as_bytes()).to_string(),
+                "allow_not_undoable": self.body.allow_not_undoable,
+                "comment": audit::said(&self.body.comment),
+                "run": self.body.run,
             }),
         };
-        match context.runs.store().change(&change).await? {
+        let store = &**context.runs.store();
+        match audit::change(store, documents, &[entry], request, now).await? {
             Changed::Done => Ok(true),
             Changed::Conflict => Err(self.changed()),
             Changed::DuplicateRequest(_) => Ok(false),
