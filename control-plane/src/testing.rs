@@ -92,6 +92,17 @@ impl TestServer {
     /// # Errors
     /// When it cannot start.
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Result<Self, Error> {
+        Self::start_at(SystemClock::shared(), change).await
+    }
+
+    /// The same by another clock than the machine's.
+    ///
+    /// # Errors
+    /// When it cannot start.
+    pub async fn start_at(
+        clock: Arc<dyn Clock>,
+        change: impl FnOnce(&mut Config),
+    ) -> Result<Self, Error> {
         let folder = tempfile::tempdir().map_err(|source| {
             let path = std::env::temp_dir();
             Error::DataDir(crate::data_dir::Error::Io { path, source })
@@ -102,7 +113,7 @@ impl TestServer {
             ..Config::default()
         };
         change(&mut config);
-        Self::go(config, Arc::new(folder), SystemClock::shared()).await
+        Self::go(config, Arc::new(folder), clock).await
     }
 
     async fn go(
@@ -119,9 +130,17 @@ impl TestServer {
     /// # Errors
     /// When it cannot start again.
     pub async fn restart(self) -> Result<Self, Error> {
+        self.restart_at(SystemClock::shared()).await
+    }
+
+    /// The same by another clock.
+    ///
+    /// # Errors
+    /// When it cannot start again.
+    pub async fn restart_at(self, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let Self { control_plane, config, folder } = self;
         control_plane.stop().await;
-        Self::go(config, folder, SystemClock::shared()).await
+        Self::go(config, folder, clock).await
     }
 
     /// The address as a URL.

@@ -22,6 +22,13 @@ impl Instant {
         Self(self.0.saturating_add(micros))
     }
 
+    /// This instant moved back by `duration`; stops at the end of representable time.
+    #[must_use]
+    pub fn before(self, duration: std::time::Duration) -> Self {
+        let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(micros))
+    }
+
     /// How long after `earlier` this instant is; zero when it is before it.
     #[must_use]
     pub fn since(self, earlier: Self) -> std::time::Duration {

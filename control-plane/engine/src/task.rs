@@ -128,6 +128,17 @@ pub struct TaskOrder {
     pub undo_of: bool,
 }
 
+impl TaskOrder {
+    /// The same by a clock that is `ahead` behind the run's time.
+    #[must_use]
+    pub fn by_clock(mut self, ahead: Duration) -> Self {
+        self.deadline = self.deadline.map(|at| at.before(ahead));
+        self.not_before = self.not_before.map(|at| at.before(ahead));
+        self.queued_at = self.queued_at.before(ahead);
+        self
+    }
+}
+
 /// How an agent says that an action is undone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use engine::effect::Acquire;
 use engine::event::{Child, Ending, Origin, Parent};
@@ -93,7 +94,7 @@ impl Effects {
     /// Carries out everything that a run owes which was just taken over: its tasks may still be
     /// at agents that come back. What this process did for it before, on the word of a state
     /// that is gone, is made to fit. `decided` are the effects of the same transition.
-    pub(crate) fn carry_out_adopted(&self, state: &State, decided: Vec<Effect>) {
+    pub(crate) fn carry_out_adopted(&self, state: &State, ahead: Duration, decided: Vec<Effect>) {
         let run = state.id();
         let (mut orders, mut others, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
         let mut held = false;
@@ -104,7 +105,7 @@ impl Effects {
                 _ => {}
             }
             match effect {
-                Effect::Dispatch(order) => orders.push(*order),
+                Effect::Dispatch(order) => orders.push(order.by_clock(ahead)),
                 other => others.push(other),
             }
         }
@@ -277,6 +278,18 @@ impl Runs {
             }
         });
     }
+}
+
+/// Orders by this process's clock, where the run's time is ahead of it.
+pub(super) fn by_clock(effects: Vec<Effect>, ahead: Duration) -> Vec<Effect> {
+    if ahead.is_zero() {
+        return effects;
+    }
+    let translated = effects.into_iter().map(|effect| match effect {
+        Effect::Dispatch(order) => Effect::Dispatch(Box::new(order.by_clock(ahead))),
+        other => other,
+    });
+    translated.collect()
 }
 
 /// The run above a child.

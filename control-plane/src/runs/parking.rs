@@ -180,9 +180,10 @@ fn parking(
     (past, ahead): (Duration, Duration),
 ) -> Option<Parking> {
     let Phase::Idle(state) = &slot.phase else { return None };
-    let wake_at = state.next_wakeup();
+    let wake_at = state.next_wakeup().map(|at| at.before(slot.ahead));
+    let last_at = state.last_at().before(slot.ahead);
     let far = wake_at.is_none_or(|at| at > now.after(ahead));
-    let quiet = slot.queue.is_empty() && now.since(state.last_at()) >= past && state.only_waits();
+    let quiet = slot.queue.is_empty() && now.since(last_at) >= past && state.only_waits();
     (quiet && far).then(|| {
         let version = state.version();
         Parking { run, version, wake_at: wake_at.map(|at| at.0) }

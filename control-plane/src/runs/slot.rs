@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use engine::event::{Ending, Stops};
 use engine::task::{FailureKind, TaskKey};
@@ -176,6 +177,9 @@ pub(crate) struct Slot {
     pub(crate) timer: Option<Instant>,
     /// Where its chain of the audit log has come to, once that is known.
     pub(crate) audit: Option<Head>,
+    /// By how much the run's time is ahead of this process's clock: whoever decided before had
+    /// another one. The run's time goes on from there, and what hangs on it comes no later.
+    pub(crate) ahead: Duration,
     /// It is read again because nobody knows whether its last transition was written.
     pub(crate) unsure: bool,
 }
@@ -187,8 +191,27 @@ impl Slot {
             queue: VecDeque::new(),
             timer: None,
             audit: None,
+            ahead: Duration::ZERO,
             unsure: false,
         }
+    }
+
+    /// The run was read, and nothing of it is in the commit.
+    pub(crate) fn has_read(&mut self, state: Box<State>, now: Instant) {
+        self.ahead = state.last_at().since(now);
+        self.phase = Phase::Idle(state);
+    }
+}
+
+/// Another has the run.
+pub(crate) fn lost() -> Error {
+    Error::Unavailable("another process has taken the run over".to_owned())
+}
+
+/// Answers all of them alike.
+pub(crate) fn refuse_all(replies: impl IntoIterator<Item = Reply>, error: &Error) {
+    for reply in replies {
+        reply.refuse(error.clone());
     }
 }
 

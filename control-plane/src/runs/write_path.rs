@@ -17,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::adoption::{Control, Identity};
 use super::commit::{self, Committed, Fault};
-use super::effects::Effects;
+use super::effects::{self, Effects};
 use super::keys::Keys;
 use super::lanes;
 use super::others::{Alone, Others, Where, take_over};
 use super::parking::{Parked, Parker};
-use super::slot::{self, Ask, Decided, Envelope, Flight, Phase, Reply, Slot};
+use super::slot::{self, Ask, Decided, Envelope, Flight, Phase, Reply, Slot, lost, refuse_all};
 use super::telemetry::Telemetry;
 use super::{Error, Notifier, Runs, Shared, Started, lock};
 use crate::audit::Head;
@@ -413,7 +413,7 @@ impl WritePath {
             Ask::TakeIn(state) => {
                 let (ask, reply) = (Ask::Adopt, envelope.reply);
                 let mut slot = Slot::loading();
-                slot.phase = Phase::Idle(state);
+                slot.has_read(state, self.shared.clock.now());
                 slot.queue.push_back(Envelope { run, ask, reply });
                 self.slots.insert(run, slot);
                 self.count_active();
@@ -488,7 +488,7 @@ impl WritePath {
                 }
                 // What was not written was not written to the audit log either.
                 slot.audit = None;
-                slot.phase = Phase::Idle(state);
+                slot.has_read(state, self.shared.clock.now());
                 self.pump(run);
             }
             Found::There(owner) => self.hand_over(run, owner),
@@ -520,7 +520,8 @@ impl WritePath {
         let Some(slot) = self.slots.get_mut(&run) else { return };
         match std::mem::replace(&mut slot.phase, Phase::Loading) {
             Phase::Idle(state) => {
-                let (now, identity) = (self.shared.clock.now(), self.shared.identity());
+                let now = self.shared.clock.now().after(slot.ahead);
+                let identity = self.shared.identity();
                 let Slot { queue, audit, .. } = slot;
                 let decided = slot::decide(state, queue, now, identity, audit);
                 self.decided(run, decided);
@@ -532,6 +533,7 @@ impl WritePath {
     fn decided(&mut self, run: RunId, decided: Decided) {
         match decided {
             Decided::Nothing(state, effects) => {
+                let effects = effects::by_clock(effects, self.ahead(run));
                 self.effects.carry_out(&state, effects, &mut self.batch);
                 self.arm(run, state.next_wakeup());
                 if let Some(slot) = self.slots.get_mut(&run) {
@@ -628,12 +630,14 @@ impl WritePath {
         #[cfg(feature = "testing")]
         crate::testing::failpoint::durable();
         self.shared.wake(run, state.version());
+        let ahead = self.ahead(run);
+        let effects = effects::by_clock(effects, ahead);
         let batch = &mut self.batch;
         replies.into_iter().for_each(|reply| reply.done_among_others(run, batch));
         rejections.into_iter().for_each(slot::Rejected::answer);
         if adopted {
             self.shared.dispatcher.carry_out_all(batch);
-            self.effects.carry_out_adopted(&state, effects);
+            self.effects.carry_out_adopted(&state, ahead, effects);
         } else {
             self.effects.carry_out(&state, effects, batch);
         }
@@ -652,9 +656,14 @@ impl WritePath {
         self.pump(run);
     }
 
+    fn ahead(&self, run: RunId) -> Duration {
+        self.slots.get(&run).map_or(Duration::ZERO, |slot| slot.ahead)
+    }
+
     /// Sets the time at which a run is looked at though nobody asks.
     fn arm(&mut self, run: RunId, timer: Option<Instant>) {
         let Some(slot) = self.slots.get_mut(&run) else { return };
+        let timer = timer.map(|at| at.before(slot.ahead));
         if slot.timer == timer {
             return;
         }
@@ -784,15 +793,5 @@ impl WritePath {
         counter.increment(1);
         let duration = state.ended_at().unwrap_or_default().since(state.started_at()).as_secs_f64();
         self.telemetry.duration.record(duration);
-    }
-}
-
-fn lost() -> Error {
-    Error::Unavailable("another process has taken the run over".to_owned())
-}
-
-fn refuse_all(replies: impl IntoIterator<Item = Reply>, error: &Error) {
-    for reply in replies {
-        reply.refuse(error.clone());
     }
 }
