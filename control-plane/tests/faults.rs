@@ -203,7 +203,13 @@ async fn a_start_that_comes_while_a_lost_one_is_looked_for_is_carried_out() {
     let second = rig.runs.start(again());
     tokio::pin!(second);
     assert!(futures::poll!(&mut second).is_pending());
-    // A command behind it, so that both are in the run's queue.
+    // A command behind it, so that both are in the run's queue: new runs come behind commands.
+    let is_taken = async {
+        while rig.runs.backlog().starts > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, is_taken).await.unwrap();
     let go = rig.signal(new.id);
     tokio::pin!(go);
     assert!(futures::poll!(&mut go).is_pending());
