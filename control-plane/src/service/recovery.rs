@@ -44,7 +44,8 @@ macro_rules! methods {
 }
 
 methods! {
-    create_recovery_plan(CreateRecoveryPlanRequest) -> v1::CreateRecoveryPlanResponse = plan::create;
+    create_recovery_plan(CreateRecoveryPlanRequest)
+        -> v1::CreateRecoveryPlanResponse = plan::create;
     get_recovery_plan(GetRecoveryPlanRequest) -> v1::GetRecoveryPlanResponse = plan::get;
     list_recovery_plans(ListRecoveryPlansRequest) -> v1::ListRecoveryPlansResponse = plan::list;
     edit_recovery_plan(EditRecoveryPlanRequest) -> v1::EditRecoveryPlanResponse = plan::edit;

@@ -160,7 +160,8 @@ impl Plan {
         self.body.issues.iter().map(issue).collect()
     }
 
-    /// Stores it as the next version, with an entry in the audit log; false when the request behind it is known already.
+    /// Stores it as the next version, with an entry in the audit log; false when the request
+    /// behind it is known already.
     pub(super) async fn write(
         &mut self,
         context: &Context,
