@@ -31,8 +31,10 @@ pub fn code(reason: Reason) -> Code {
         | Reason::InvalidDefinition
         | Reason::InvalidParams
         | Reason::InvalidPageToken
-        | Reason::InvalidFilter => Code::InvalidArgument,
+        | Reason::InvalidFilter
+        | Reason::IssueCycle => Code::InvalidArgument,
         Reason::WorkflowNotFound
+        | Reason::TriageNotFound
         | Reason::RunNotFound
         | Reason::StepNotFound
         | Reason::AgentNotFound

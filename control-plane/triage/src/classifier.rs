@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::declaration::{AgentDeclaration, Class, classes, short_name};
 use crate::fit;
 use crate::issue::Issue;
-use crate::likeness::{Evidence, KINDS, KINDS_DECLARED, Knowledge};
+use crate::likeness::{Evidence, KINDS, KINDS_DECLARED, Knowledge, Study};
 use crate::limits;
 use crate::words::{self, Tokens};
 
@@ -74,12 +74,13 @@ pub struct Classifier {
 }
 
 /// What the classifier thinks of an issue, class by class.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct Look {
     /// How sure it is; the sum is 1.
     pub shares: Vec<f64>,
     /// Whether any word speaks for it. Where none does, likeness of letters is chance.
     pub has_words: Vec<bool>,
+    study: Study,
 }
 
 /// Why an issue is thought to be of a class.
@@ -98,7 +99,9 @@ pub fn train(version: u64, examples: &[Example], agents: &[AgentDeclaration]) ->
     let evidence: Vec<(Vec<Evidence>, usize)> = known
         .iter()
         .enumerate()
-        .map(|(at, (tokens, class))| (classifier.knowledge.evidence(tokens, Some(at)), *class))
+        .map(|(at, (tokens, class))| {
+            (classifier.knowledge.study(tokens, Some(at)).evidence, *class)
+        })
         .collect();
     let mut start = LEARNED;
     let count = examples.len() as f64;
@@ -171,27 +174,28 @@ impl Classifier {
 
     /// What it thinks of an issue.
     pub fn look(&self, tokens: &Tokens) -> Look {
-        let evidence = self.knowledge.evidence(tokens, None);
-        let has_words = evidence.iter().map(|of| of[0] + of[1] + of[3] > 0.0).collect();
-        Look { shares: fit::shares(&evidence, &self.weights), has_words }
+        let study = self.knowledge.study(tokens, None);
+        let has_words = study.evidence.iter().map(|of| of[0] + of[1] + of[3] > 0.0).collect();
+        Look { shares: fit::shares(&study.evidence, &self.weights), has_words, study }
     }
 
     /// What speaks for one class against another.
-    pub fn why(&self, tokens: &Tokens, class: usize, next: usize) -> Why {
-        let place = self.knowledge.place(tokens);
-        let mut words: Vec<(String, f64)> = tokens
+    pub fn why(&self, tokens: &Tokens, look: &Look, class: usize, next: usize) -> Why {
+        let place = &look.study.place;
+        let mut words: Vec<(&String, f64)> = tokens
             .names
             .iter()
             .map(|(key, name)| {
                 let pair = (class, next);
-                let weight = self.knowledge.word_weight(&place, *key, pair, &self.weights);
-                (name.clone(), (weight * 1e3).round() / 1e3)
+                let weight = self.knowledge.word_weight(place, *key, pair, &self.weights);
+                (name, (weight * 1e3).round() / 1e3)
             })
             .filter(|(_, weight)| *weight > 0.0)
             .collect();
-        words.sort_by(|left, right| right.1.total_cmp(&left.1).then_with(|| left.0.cmp(&right.0)));
+        words.sort_by(|left, right| right.1.total_cmp(&left.1).then_with(|| left.0.cmp(right.0)));
         words.truncate(limits::WORDS_NAMED_MAX);
-        let nearest = self.knowledge.nearest(&place, class);
+        let words = words.into_iter().map(|(word, weight)| (word.clone(), weight)).collect();
+        let nearest = self.knowledge.nearest(&look.study, class);
         Why { words, like: nearest.map(|at| self.example_ids[at].clone()) }
     }
 }
@@ -265,7 +269,7 @@ fn class_of(
         }
         [only] => Ok(*only),
         several => {
-            let shares = fit::shares(&declared.evidence(tokens, None), &DECLARED);
+            let shares = fit::shares(&declared.study(tokens, None).evidence, &DECLARED);
             let better = |left: usize, right: usize| {
                 if shares[right] > shares[left] { right } else { left }
             };

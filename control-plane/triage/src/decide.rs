@@ -16,7 +16,7 @@ use crate::priority::{self, System};
 use crate::rules;
 use crate::scoring::{self, Candidate, Score};
 use crate::stages::{self, Item};
-use crate::words::Tokens;
+use crate::words::{self, Tokens};
 
 /// How sure a declared rule is: rules are written by people.
 const RULE_CONFIDENCE: f64 = 0.98;
@@ -307,6 +307,10 @@ struct Chooser<'a> {
     input: &'a Input<'a>,
     classes: &'a [Class],
     schemas: BTreeMap<(usize, usize), jsonschema::Validator>,
+    /// The keys of each action's keywords, both spellings of one together.
+    keywords: Vec<Vec<Vec<[u64; 2]>>>,
+    /// The agents that take each class, each once.
+    takers: Vec<Vec<usize>>,
 }
 
 /// What kind of issue it is, and how sure that is.
@@ -332,7 +336,20 @@ impl<'a> Chooser<'a> {
                 }
             }
         }
-        Chooser { input, classes: input.classifier.classes(), schemas }
+        let classes = input.classifier.classes();
+        let keywords = input
+            .agents
+            .iter()
+            .map(|agent| agent.actions.iter().map(keyword_keys).collect())
+            .collect();
+        let takers = classes
+            .iter()
+            .map(|class| {
+                let takers: BTreeSet<usize> = class.handlers.iter().map(|(at, _)| *at).collect();
+                takers.into_iter().collect()
+            })
+            .collect();
+        Chooser { input, classes, schemas, keywords, takers }
     }
 
     fn place(&self, issue: &Issue) -> Result<Assignment, Escalated> {
@@ -404,7 +421,7 @@ impl<'a> Chooser<'a> {
             return None;
         }
         let look = self.input.classifier.look(tokens);
-        let shares = look.shares;
+        let shares = look.shares.clone();
         if let Some(hit) = rules::find(issue, self.input.agents, self.classes) {
             return Some(Kind {
                 class: hit.class,
@@ -430,7 +447,7 @@ impl<'a> Chooser<'a> {
             .filter(|at| *at != class)
             .reduce(|best, at| if shares[at] > shares[best] { at } else { best })
             .unwrap_or(class);
-        let why = self.input.classifier.why(tokens, class, next);
+        let why = self.input.classifier.why(tokens, &look, class, next);
         let learned = self.input.classifier.version() > 0;
         let name = &self.classes[class].name;
         let mut reason = if learned {
@@ -461,14 +478,13 @@ impl<'a> Chooser<'a> {
     /// that takes several likely classes is right if any of them is.
     fn likeliest(&self, shares: &[f64]) -> (usize, f64) {
         let mut by_agent = vec![0.0; self.input.agents.len()];
-        for (class, share) in self.classes.iter().zip(shares) {
-            let agents: BTreeSet<usize> = class.handlers.iter().map(|(at, _)| *at).collect();
-            for at in agents {
-                by_agent[at] += share;
+        for (takers, share) in self.takers.iter().zip(shares) {
+            for at in takers {
+                by_agent[*at] += share;
             }
         }
         let sure = |class: usize| {
-            let agents = self.classes[class].handlers.iter().map(|(at, _)| by_agent[*at]);
+            let agents = self.takers[class].iter().map(|at| by_agent[*at]);
             agents.fold(shares[class], f64::max)
         };
         let class = (0..shares.len())
@@ -536,7 +552,10 @@ impl<'a> Chooser<'a> {
         let mut best: BTreeMap<usize, (usize, (usize, usize))> = BTreeMap::new();
         for (at, number) in handlers.filter(|at| self.allows(*at)) {
             let action = &self.input.agents[at].actions[number];
-            let fit = (rules::count(issue, action), keywords_in(tokens, action));
+            let keywords = &self.keywords[at][number];
+            let has = |key: &u64| tokens.phrases.binary_search(key).is_ok();
+            let found = keywords.iter().filter(|keys| keys.iter().any(has)).count();
+            let fit = (rules::count(issue, action), found);
             best.entry(at)
                 .and_modify(|found| {
                     if fit > found.1 {
@@ -565,13 +584,12 @@ impl<'a> Chooser<'a> {
     ) -> Candidate<(&'a str, usize, usize)> {
         let agent = &self.input.agents[at];
         let class = &self.classes[kind.class];
-        let takes = |class: &Class| class.handlers.iter().any(|(agent, _)| *agent == at);
-        let by_rule = kind.basis == Basis::Rule && takes(class);
+        let by_rule = kind.basis == Basis::Rule && self.takers[kind.class].contains(&at);
         let capability = if by_rule {
             kind.confidence
         } else {
-            let shares = self.classes.iter().zip(&kind.shares);
-            shares.filter(|(class, _)| takes(class)).map(|(_, share)| share).sum()
+            let shares = self.takers.iter().zip(&kind.shares);
+            shares.filter(|(takers, _)| takers.contains(&at)).map(|(_, share)| share).sum()
         };
         Candidate {
             who: (agent.agent_type.as_str(), at, number),
@@ -598,15 +616,12 @@ impl<'a> Chooser<'a> {
     }
 }
 
-fn keywords_in(tokens: &Tokens, action: &crate::declaration::Action) -> usize {
-    let found = |keyword: &&String| {
-        let has = |words: Vec<String>| {
-            let key = crate::words::key(&words.join(" "));
-            tokens.phrases.binary_search(&key).is_ok()
-        };
-        has(crate::words::split(keyword)) || has(crate::words::whole(keyword))
+fn keyword_keys(action: &crate::declaration::Action) -> Vec<[u64; 2]> {
+    let spellings = |keyword: &String| {
+        let key = |words: Vec<String>| words::key(&words.join(" "));
+        [key(words::split(keyword)), key(words::whole(keyword))]
     };
-    action.handles.keywords.iter().filter(found).count()
+    action.handles.keywords.iter().map(spellings).collect()
 }
 
 /// An action's input: what the issue gives, and of what the schema names besides, the issue itself.

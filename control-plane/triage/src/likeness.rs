@@ -1,10 +1,10 @@
 //! How like an issue is to what agents declare, and to issues whose outcome is known: the
 //! evidence that the classifier weighs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use crate::declaration::Class;
-use crate::space::{self, Index, Space, Vector};
+use crate::space::{self, Index, KeyMap, Space, Vector};
 use crate::words::{self, Tokens};
 
 /// How many kinds of evidence there are.
@@ -20,7 +20,7 @@ pub type Evidence = [f64; KINDS];
 pub struct Knowledge {
     words: Side,
     runs: Side,
-    phrases: HashMap<u64, Vec<(u32, f32)>>,
+    phrases: KeyMap<Vec<(u32, f32)>>,
     class_of: Vec<usize>,
     classes: usize,
 }
@@ -35,8 +35,19 @@ struct Side {
     examples: Index,
 }
 
+/// What is found out about one text.
+#[derive(Debug, Default)]
+pub struct Study {
+    /// What speaks for each class.
+    pub evidence: Vec<Evidence>,
+    /// Where the text stands.
+    pub place: Place,
+    /// How like it is to each example.
+    likeness: Vec<f32>,
+}
+
 /// A text in both spaces.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Place {
     words: Vector,
     runs: Vector,
@@ -69,7 +80,7 @@ impl Knowledge {
     }
 
     /// The evidence for each class. `without` leaves one example out, as if it had not been seen.
-    pub fn evidence(&self, tokens: &Tokens, without: Option<usize>) -> Vec<Evidence> {
+    pub fn study(&self, tokens: &Tokens, without: Option<usize>) -> Study {
         let place = self.place(tokens);
         let mut out = vec![[0.0; KINDS]; self.classes];
         for key in &tokens.phrases {
@@ -80,9 +91,10 @@ impl Knowledge {
         for evidence in &mut out {
             evidence[0] = evidence[0].ln_1p();
         }
-        self.look(&self.words, &place.words, without, 0, &mut out);
-        self.look(&self.runs, &place.runs, without, 1, &mut out);
-        out
+        let mut likeness = vec![0.0; self.class_of.len()];
+        self.look(&self.words, &place.words, without, 0, (&mut out, &mut likeness));
+        self.look(&self.runs, &place.runs, without, 1, (&mut out, &mut likeness));
+        Study { evidence: out, place, likeness }
     }
 
     fn look(
@@ -91,7 +103,7 @@ impl Knowledge {
         vector: &Vector,
         without: Option<usize>,
         offset: usize,
-        out: &mut [Evidence],
+        (out, likeness): (&mut [Evidence], &mut [f32]),
     ) {
         let left_out = without.map(|at| self.class_of[at]);
         let declared = side.declared.products(vector);
@@ -109,27 +121,25 @@ impl Knowledge {
                 evidence[3 + offset] = product / length;
             }
         }
-        for (example, likeness) in side.examples.products(vector).into_iter().enumerate() {
+        for (example, product) in side.examples.products(vector).into_iter().enumerate() {
             if without != Some(example) {
+                likeness[example] += product;
                 let nearest = &mut out[self.class_of[example]][5 + offset];
-                *nearest = nearest.max(f64::from(likeness));
+                *nearest = nearest.max(f64::from(product));
             }
         }
     }
 
     /// The example of a class that is most like a text.
-    pub fn nearest(&self, place: &Place, class: usize) -> Option<usize> {
-        let words = self.words.examples.products(&place.words);
-        let runs = self.runs.examples.products(&place.runs);
-        (0..self.class_of.len())
-            .filter(|at| self.class_of[*at] == class)
-            .map(|at| (at, words[at] + runs[at]))
-            .filter(|(_, likeness)| *likeness > 0.0)
-            .fold(None, |best: Option<(usize, f32)>, found| match best {
-                Some(best) if best.1 >= found.1 => Some(best),
-                _ => Some(found),
-            })
-            .map(|(at, _)| at)
+    pub fn nearest(&self, study: &Study, class: usize) -> Option<usize> {
+        let mut best: Option<(usize, f32)> = None;
+        for (at, likeness) in study.likeness.iter().enumerate() {
+            let is_more = *likeness > best.map_or(0.0, |(_, best)| best);
+            if is_more && self.class_of[at] == class {
+                best = Some((at, *likeness));
+            }
+        }
+        best.map(|(at, _)| at)
     }
 
     /// What a word of a text weighs for one class against another.
@@ -203,7 +213,7 @@ impl Side {
 
 /// Keywords by their key: a keyword weighs the more, the fewer classes declare it and the more words
 /// it has.
-fn phrases(classes: &[Class]) -> HashMap<u64, Vec<(u32, f32)>> {
+fn phrases(classes: &[Class]) -> KeyMap<Vec<(u32, f32)>> {
     let mut by_phrase: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
     for (at, class) in classes.iter().enumerate() {
         for phrase in &class.phrases {

@@ -1,6 +1,30 @@
 //! Weighed vectors of tokens and the products between them.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// Hashes keys that are hashes already, by leaving them as they are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+}
+
+/// A map by keys of [`crate::words::key`].
+pub type KeyMap<T> = HashMap<u64, T, BuildHasherDefault<AsItIs>>;
 
 /// A sparse vector of length one (or zero), sorted by token.
 pub type Vector = Vec<(u32, f32)>;
@@ -8,7 +32,7 @@ pub type Vector = Vec<(u32, f32)>;
 /// The tokens that are known, each with its weight: the rarer, the heavier.
 #[derive(Clone, Debug, Default)]
 pub struct Space {
-    ids: HashMap<u64, u32>,
+    ids: KeyMap<u32>,
     weights: Vec<f32>,
 }
 

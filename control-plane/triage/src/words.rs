@@ -13,6 +13,10 @@ const STOP: &str = "a an the of to in on at by for with from and or not is are w
     since because however new old one two see like want need make made way please help question \
     log logs logged version versions upgrade update updated";
 
+/// Letters of the shortest and of the longest run within a word.
+const RUN_MIN: usize = 3;
+const RUN_MAX: usize = 5;
+
 /// The part of a text that is read.
 pub fn read(text: &str) -> &str {
     let mut end = text.len().min(limits::TEXT_BYTES_READ);
@@ -77,9 +81,15 @@ fn stem(word: &str) -> String {
 
 /// A stable hash of a token: FNV-1a of 64 bits, the same on every machine and in every release.
 pub fn key(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
+    key_on(KEY_START, text.as_bytes())
+}
+
+const KEY_START: u64 = 0xcbf2_9ce4_8422_2325;
+
+fn key_on(hash: u64, bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
 /// What one text is made of, for comparing it with others.
@@ -146,18 +156,22 @@ fn counted(mut keys: Vec<u64>) -> Vec<(u64, u32)> {
 }
 
 fn runs_of(text: &str, out: &mut Vec<u64>) {
+    let mut padded: Vec<char> = Vec::new();
     for word in text.to_lowercase().split(|c: char| !c.is_alphanumeric()) {
         if word.is_empty() || word.bytes().all(|b| b.is_ascii_digit()) {
             continue;
         }
-        let padded: Vec<char> =
-            std::iter::once(' ').chain(word.chars()).chain(std::iter::once(' ')).collect();
-        for size in 3..=5 {
-            for run in padded.windows(size) {
-                let hash = run.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, c| {
-                    (hash ^ u64::from(u32::from(*c))).wrapping_mul(0x0000_0100_0000_01b3)
-                });
-                out.push(hash);
+        padded.clear();
+        padded.push(' ');
+        padded.extend(word.chars());
+        padded.push(' ');
+        for start in 0..padded.len().saturating_sub(RUN_MIN - 1) {
+            let mut hash = KEY_START;
+            for (at, c) in padded[start..].iter().take(RUN_MAX).enumerate() {
+                hash = (hash ^ u64::from(u32::from(*c))).wrapping_mul(0x0000_0100_0000_01b3);
+                if at + 1 >= RUN_MIN {
+                    out.push(hash);
+                }
             }
         }
     }
@@ -165,13 +179,14 @@ fn runs_of(text: &str, out: &mut Vec<u64>) {
 
 fn phrases_of(words: &[String], out: &mut Vec<u64>) {
     for start in 0..words.len() {
-        let mut phrase = String::new();
-        for word in words[start..].iter().take(limits::PHRASE_WORDS_MAX) {
-            if !phrase.is_empty() {
-                phrase.push(' ');
+        // The same as `key` of the words with a space between them.
+        let mut hash = KEY_START;
+        for (at, word) in words[start..].iter().take(limits::PHRASE_WORDS_MAX).enumerate() {
+            if at > 0 {
+                hash = key_on(hash, b" ");
             }
-            phrase.push_str(word);
-            out.push(key(&phrase));
+            hash = key_on(hash, word.as_bytes());
+            out.push(hash);
         }
     }
 }
