@@ -22,3 +22,4 @@ pub mod server;
 pub mod service;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod triages;

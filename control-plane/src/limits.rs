@@ -363,3 +363,22 @@ pub const OWNERS_GONE_MAX: usize = 10_000;
 pub const OWNERS_ASKED_MAX: usize = 10_000;
 /// How many events a run may take over from another one.
 pub const EVENTS_FORKED_MAX: usize = 20_000;
+
+// Triage.
+
+/// Agent types whose declarations are kept while they are away.
+pub const DECLARATIONS_MAX: usize = 1_000;
+/// Confirmed outcomes that are learned from, the newest.
+pub const OUTCOMES_LEARNED_MAX: usize = 10_000;
+/// Tenants whose model is kept in memory.
+pub const TENANTS_LEARNED: usize = 100;
+/// How long new outcomes wait for others before they are learned from in the background.
+pub const LEARNING_DELAY: Duration = Duration::from_millis(500);
+/// Outcomes in one request: each is a row of one transaction.
+pub const OUTCOMES_MAX: usize = 900;
+/// Of how many of them the audit log names each.
+pub const OUTCOMES_AUDITED: usize = 500;
+/// Triages on one page: each is read whole.
+pub const TRIAGES_PAGE_MAX: usize = 50;
+/// Threads that decide one triage.
+pub const TRIAGE_THREADS: usize = 4;

@@ -7,6 +7,7 @@ use contracts::v1::agent_service_client::AgentServiceClient;
 use contracts::v1::audit_service_client::AuditServiceClient;
 use contracts::v1::dead_letter_service_client::DeadLetterServiceClient;
 use contracts::v1::recovery_service_client::RecoveryServiceClient;
+use contracts::v1::triage_service_client::TriageServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 
@@ -117,6 +118,13 @@ pub(crate) fn audit(channel: Channel) -> AuditServiceClient<Channel> {
 /// A client of dead letters.
 pub(crate) fn dead_letters(channel: Channel) -> DeadLetterServiceClient<Channel> {
     DeadLetterServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// A client of triages.
+pub(crate) fn triage(channel: Channel) -> TriageServiceClient<Channel> {
+    TriageServiceClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// A client of rollbacks and recovery.

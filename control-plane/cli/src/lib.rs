@@ -49,6 +49,7 @@ mod request_id;
 mod complaint;
 mod error;
 mod exit;
+mod issues;
 mod json;
 mod moment;
 mod object;

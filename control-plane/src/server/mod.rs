@@ -18,6 +18,7 @@ use contracts::v1::lending_service_server::LendingServiceServer;
 use contracts::v1::orchestrator_service_server::OrchestratorServiceServer;
 use contracts::v1::peer_service_server::PeerServiceServer;
 use contracts::v1::recovery_service_server::RecoveryServiceServer;
+use contracts::v1::triage_service_server::TriageServiceServer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding::{Gzip, Zstd};
@@ -43,17 +44,19 @@ use crate::service::lending::LendingApi;
 use crate::service::orchestrator::OrchestratorApi;
 use crate::service::peer::PeerApi;
 use crate::service::recovery::RecoveryApi;
+use crate::service::triage::TriageApi;
 use crate::service::{Context, auth};
 use connection::Connections;
 
 /// The services whose health is told, each by its name.
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
     "",
     <OrchestratorServiceServer<OrchestratorApi> as NamedService>::NAME,
     <AgentServiceServer<AgentApi> as NamedService>::NAME,
     <DeadLetterServiceServer<DeadLetterApi> as NamedService>::NAME,
     <RecoveryServiceServer<RecoveryApi> as NamedService>::NAME,
     <AuditServiceServer<AuditApi> as NamedService>::NAME,
+    <TriageServiceServer<TriageApi> as NamedService>::NAME,
 ];
 
 /// Why a server cannot serve.
@@ -184,6 +187,7 @@ fn services(context: &Context) -> Routes {
     }
     let orchestrator = OrchestratorServiceServer::new(OrchestratorApi::new(context.clone()));
     let dead_letter = DeadLetterServiceServer::new(DeadLetterApi::new(context.clone()));
+    let triage = TriageServiceServer::new(TriageApi::new(context.clone()));
     let recovery = RecoveryServiceServer::new(RecoveryApi::new(context.clone()));
     let audit = AuditServiceServer::new(AuditApi::new(context.clone()));
     let agents = AgentApi::new(context.dispatcher.clone(), context.stopping.clone());
@@ -199,6 +203,7 @@ fn services(context: &Context) -> Routes {
         .add_service(bounded!(dead_letter))
         .add_service(bounded!(audit))
         .add_service(bounded!(recovery))
+        .add_service(bounded!(triage))
         .add_service(bounded!(agent))
         .add_service(lending)
         .add_service(peer)

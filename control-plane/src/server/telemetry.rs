@@ -62,6 +62,10 @@ pub(super) async fn upkeep(stopping: CancellationToken) {
 fn describe() {
     use metrics::{describe_counter, describe_gauge, describe_histogram};
     describe_counter!(TOTAL, "Workflows that ended, by status.");
+    describe_gauge!(
+        "orchestrator_triage_first_assignment_correct_ratio",
+        "Of all confirmed outcomes of triaged issues, the share whose first assignment was right."
+    );
     describe_gauge!("orchestrator_workflows_active", "Workflows under way.");
     describe_histogram!("orchestrator_workflow_duration_seconds", "From start to end.");
     describe_counter!("orchestrator_agent_executions_total", "Tasks that ended.");

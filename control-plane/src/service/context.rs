@@ -20,6 +20,7 @@ use crate::limits;
 use crate::replicas::Replicas;
 use crate::runs::Runs;
 use crate::schedules::Schedules;
+use crate::triages::Learning;
 
 /// What the services of clients share. Cheap to clone.
 #[derive(Clone)]
@@ -32,6 +33,8 @@ pub struct Context {
     pub replicas: Replicas,
     /// What starts runs by itself.
     pub schedules: Schedules,
+    /// What confirmed outcomes of triages taught.
+    pub learning: Learning,
     /// The server stops: streams end.
     pub stopping: CancellationToken,
     /// Whether new runs are taken on.
@@ -70,6 +73,11 @@ impl Context {
             dispatcher: core.dispatcher.clone(),
             replicas: core.replicas.clone(),
             schedules,
+            learning: Learning::new(
+                Arc::clone(core.store()),
+                Arc::clone(core.runs.clock()),
+                core.dispatcher.clone(),
+            ),
             stopping,
             admission,
             watches: Arc::new(Semaphore::new(limits::WATCHES_MAX)),

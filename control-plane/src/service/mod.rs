@@ -22,6 +22,8 @@ pub mod rollback;
 pub mod run;
 pub mod start_runs;
 pub mod status;
+pub mod triage;
+pub mod triage_convert;
 pub mod watch;
 pub mod workflow;
 

@@ -9,6 +9,7 @@
 //! - `admission`: starts are refused when there is too much to do;
 //! - `agents`: agents are drained;
 //! - `doctor`: how the deployment is;
+//! - `triage`: issues are placed, outcomes learned from;
 //! - `port`: what else the port serves, and how it stops.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -21,4 +22,5 @@ mod run;
 mod schedule;
 mod start_runs;
 mod support;
+mod triage;
 mod workflow;

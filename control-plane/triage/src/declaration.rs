@@ -122,6 +122,21 @@ pub fn class_names(agent: &AgentDeclaration, action: &Action) -> Vec<String> {
     names
 }
 
+/// The kind of issue that an agent takes: its only class, else one named after itself.
+pub fn category_of(agents: &[AgentDeclaration], agent_type: &str) -> String {
+    let mut names: Vec<String> = agents
+        .iter()
+        .filter(|agent| agent.agent_type == agent_type)
+        .flat_map(|agent| agent.actions.iter().flat_map(|action| class_names(agent, action)))
+        .collect();
+    names.sort();
+    names.dedup();
+    match names.as_slice() {
+        [only] => only.clone(),
+        _ => agent_type.to_lowercase(),
+    }
+}
+
 /// The agent's type as people would write it.
 pub fn short_name(agent_type: &str) -> &str {
     agent_type.strip_suffix("-agent").unwrap_or(agent_type)

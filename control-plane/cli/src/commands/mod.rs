@@ -14,6 +14,7 @@ mod replica;
 mod rollback;
 mod run;
 mod start_many;
+mod triage;
 mod workflow;
 
 pub(crate) use completion::complete;
@@ -46,6 +47,14 @@ pub enum Command {
     /// See the servers that share one database
     #[command(subcommand, visible_alias = "replica")]
     Replicas(replica::ReplicaCommand),
+    /// Find out which agents mend which issues, and in which order
+    #[command(after_help = "Issues are a list, or `issues`, `system` and `constraints`; see \
+        docs/triage.md.\n\nExamples:\n  orchestrator triage issues.yml\n  \
+        checks | orchestrator triage - -o json")]
+    Triage(triage::TriageFile),
+    /// See triages, and say which agents were right
+    #[command(subcommand)]
+    Triages(triage::TriageCommand),
     /// See the points to which a run can be rolled back
     #[command(subcommand, visible_alias = "checkpoint")]
     Checkpoints(checkpoint::CheckpointCommand),
@@ -137,6 +146,8 @@ async fn dispatch(command: Command, session: &mut Session) -> Result<Exit, Error
         Command::Runs(command) => Box::pin(run::run(command, session)).await,
         Command::Agents(command) => Box::pin(agent::run(command, session)).await,
         Command::Replicas(command) => replica::run(command, session).await,
+        Command::Triage(command) => Box::pin(triage::triage(command, session)).await,
+        Command::Triages(command) => Box::pin(triage::run(command, session)).await,
         Command::Checkpoints(command) => Box::pin(checkpoint::run(command, session)).await,
         Command::Rollback(command) => Box::pin(rollback::run(command, session)).await,
         Command::Plans(command) => Box::pin(plan::run(command, session)).await,

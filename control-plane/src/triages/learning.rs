@@ -1,0 +1,288 @@
+//! What confirmed outcomes taught: the model, the history, and how often the first assignment was
+//! right. It is one document a tenant, whose version is the model's; it follows from outcomes and
+//! declarations alone, so that any replica may make it and all make the same.
+//!
+//! New outcomes are learned from in the background, many at once; a triage that comes before waits
+//! for it, so that whatever was confirmed here before a triage has been learned from.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ::triage::classifier::{self, Classifier};
+use ::triage::declaration::{category_of, classes};
+use ::triage::{AgentDeclaration, Example, History, Model};
+use engine::ContentHash;
+use serde::{Deserialize, Serialize};
+use store::{Changed, DocumentRow, DocumentWrite, Store};
+use tokio::sync::Mutex;
+
+use super::outcome::{self, Outcome};
+use super::{Written, declared, write};
+use crate::clock::Clock;
+use crate::dispatch::Dispatcher;
+use crate::documents::Kind;
+use crate::limits;
+
+/// How often the document is tried to be written when others write it too.
+const ATTEMPTS: usize = 5;
+
+/// What was learned.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Learned {
+    /// What places issues.
+    pub model: Model,
+    /// How agents did.
+    pub history: History,
+    /// The hash of all that it was learned from.
+    from: String,
+}
+
+/// What a triage is decided with.
+#[derive(Clone, Debug)]
+pub struct Knowledge {
+    /// What agents declare.
+    pub agents: Arc<Vec<AgentDeclaration>>,
+    /// What places issues.
+    pub classifier: Arc<Classifier>,
+    /// What was learned.
+    pub learned: Arc<Learned>,
+}
+
+/// The way to what was learned. Cheap to clone.
+#[derive(Clone)]
+pub struct Learning(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    dispatcher: Dispatcher,
+    tenants: Mutex<HashMap<String, Tenant>>,
+}
+
+/// What is in memory of a tenant.
+#[derive(Default)]
+struct Tenant {
+    /// Everything confirmed has been learned from, as far as is known here.
+    is_fresh: bool,
+    /// A look at it in the background is on its way.
+    is_waking: bool,
+    version: i64,
+    learned: Arc<Learned>,
+    /// The classifier and the hash of what it was made for.
+    classifier: Option<(String, Arc<Classifier>)>,
+}
+
+impl Learning {
+    /// What is kept in `store`.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, dispatcher: Dispatcher) -> Self {
+        Self(Arc::new(Inner { store, clock, dispatcher, tenants: Mutex::default() }))
+    }
+
+    /// What to decide a triage with.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn knowledge(&self, tenant: &str) -> Result<Knowledge, store::Error> {
+        let inner = &*self.0;
+        let agents = self.declared(tenant).await?;
+        let said = digest(&agents, &[]);
+        let mut tenants = inner.tenants.lock().await;
+        if tenants.len() >= limits::TENANTS_LEARNED && !tenants.contains_key(tenant) {
+            tenants.clear();
+        }
+        let state = tenants.entry(tenant.to_owned()).or_default();
+        self.refresh(tenant, state, &agents, &said).await?;
+        // A classifier knows agents by their place.
+        let places: Vec<(&str, usize)> =
+            agents.iter().map(|agent| (agent.agent_type.as_str(), agent.actions.len())).collect();
+        let key = format!("{} {said} {places:?}", state.version);
+        let classifier = match &state.classifier {
+            Some((known, classifier)) if *known == key => Arc::clone(classifier),
+            _ => {
+                let (learned, made_for) = (Arc::clone(&state.learned), agents.clone());
+                let make = move || Classifier::new(Some(&learned.model), &made_for);
+                let classifier = Arc::new(blocking(make).await?);
+                state.classifier = Some((key, Arc::clone(&classifier)));
+                classifier
+            }
+        };
+        let learned = Arc::clone(&state.learned);
+        Ok(Knowledge { agents: Arc::new(agents), classifier, learned })
+    }
+
+    /// There is something new to learn from. It is learned from soon, in the background, and at the
+    /// latest by the next triage.
+    pub async fn confirmed(&self, tenant: &str) {
+        let mut tenants = self.0.tenants.lock().await;
+        let state = tenants.entry(tenant.to_owned()).or_default();
+        state.is_fresh = false;
+        if std::mem::replace(&mut state.is_waking, true) {
+            return;
+        }
+        let (learning, tenant) = (self.clone(), tenant.to_owned());
+        tokio::spawn(async move {
+            // More often comes along with some.
+            tokio::time::sleep(limits::LEARNING_DELAY).await;
+            if let Some(state) = learning.0.tenants.lock().await.get_mut(&tenant) {
+                state.is_waking = false;
+            }
+            if let Err(error) = learning.knowledge(&tenant).await {
+                tracing::warn!(%error, "outcomes wait to be learned from");
+            }
+        });
+    }
+
+    /// Of all confirmed outcomes of triaged issues, the share whose first assignment was right; 0
+    /// when there are none.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn right_ratio(&self, tenant: &str) -> Result<f64, store::Error> {
+        let outcomes = outcome::read(&*self.0.store, tenant).await?;
+        let (mut judged, mut right) = (0_u32, 0_u32);
+        for (_, outcome) in &outcomes {
+            let Some(assigned) = &outcome.assigned else { continue };
+            judged += 1;
+            right += u32::from(*assigned == outcome.example.agent_type);
+        }
+        let ratio = f64::from(right) / f64::from(judged.max(1));
+        metrics::gauge!("orchestrator_triage_first_assignment_correct_ratio").set(ratio);
+        Ok(ratio)
+    }
+
+    async fn declared(&self, tenant: &str) -> Result<Vec<AgentDeclaration>, store::Error> {
+        let inner = &*self.0;
+        declared::gather(&inner.dispatcher, &*inner.store, tenant, inner.clock.now()).await
+    }
+
+    /// Brings a tenant's state up to what is stored, and what is stored up to what was confirmed.
+    async fn refresh(
+        &self,
+        tenant: &str,
+        state: &mut Tenant,
+        agents: &[AgentDeclaration],
+        said: &str,
+    ) -> Result<(), store::Error> {
+        let store = &*self.0.store;
+        for _ in 0..ATTEMPTS {
+            let row = store.document(Kind::TriageModel.number(), tenant).await?;
+            let version = row.as_ref().map_or(0, |row| row.version);
+            if let Some(row) = row.filter(|row| row.version != state.version) {
+                state.learned = Arc::new(super::body(&row)?);
+                state.version = row.version;
+            }
+            let is_for_these = state.learned.from.ends_with(said);
+            if state.is_fresh && (is_for_these || state.version == 0) {
+                return Ok(());
+            }
+            let outcomes = outcome::read(store, tenant).await?;
+            let from = digest(&[], &outcomes) + said;
+            if outcomes.is_empty() || state.learned.from == from {
+                state.is_fresh = true;
+                return Ok(());
+            }
+            let outcomes: Vec<Outcome> = outcomes.into_iter().map(|(_, outcome)| outcome).collect();
+            let (next, made_for) = (u64::try_from(version).unwrap_or(0) + 1, agents.to_vec());
+            let learned = blocking(move || learn(next, &outcomes, &made_for, from)).await?;
+            if self.keep(tenant, &learned, version).await? == Changed::Done {
+                tracing::info!(
+                    tenant,
+                    version = version + 1,
+                    outcomes = learned.model.examples.len(),
+                    "triage has learned from confirmed outcomes"
+                );
+                state.learned = Arc::new(learned);
+                state.version = version + 1;
+                state.is_fresh = true;
+                return Ok(());
+            }
+        }
+        Err(store::Error::Unavailable("others learn at the same time; try again".to_owned()))
+    }
+
+    async fn keep(
+        &self,
+        tenant: &str,
+        learned: &Learned,
+        version: i64,
+    ) -> Result<Changed, store::Error> {
+        let now = self.0.clock.now();
+        let row = DocumentRow {
+            kind: Kind::TriageModel.number(),
+            id: tenant.to_owned(),
+            tenant: tenant.to_owned(),
+            parent: None,
+            status: 1,
+            created_at: now.0,
+            updated_at: now.0,
+            due_at: None,
+            version: version + 1,
+            body: serde_json::to_vec(learned)
+                .map_err(|error| store::Error::Invalid(error.to_string()))?,
+        };
+        let written = Written {
+            documents: vec![DocumentWrite { row, expected_version: version }],
+            resource: format!("triage-model/{tenant}"),
+            actor: "orchestrator".to_owned(),
+            action: "triage.learn",
+            body: serde_json::json!({
+                "version": version + 1,
+                "examples": learned.model.examples.len(),
+                "from": learned.from,
+            }),
+            request: None,
+        };
+        write(&*self.0.store, written, now).await
+    }
+}
+
+fn learn(version: u64, outcomes: &[Outcome], agents: &[AgentDeclaration], from: String) -> Learned {
+    let examples: Vec<Example> = outcomes.iter().map(|outcome| outcome.example.clone()).collect();
+    let mut learned = Learned { from, ..Learned::default() };
+    for outcome in outcomes {
+        let right = &outcome.example.agent_type;
+        let category = match outcome.category.is_empty() {
+            true => category_of(agents, right),
+            false => outcome.category.clone(),
+        };
+        let (duration, at) = (outcome.duration_ms, outcome.at_ms);
+        learned.history.record(right, &category, outcome.mended, duration, at);
+        if let Some(assigned) = &outcome.assigned {
+            if assigned != right {
+                learned.history.record(assigned, &category, false, None, at);
+            }
+        }
+    }
+    learned.model = classifier::train(version, &examples, agents);
+    learned
+}
+
+/// A hash of what agents declare of issues and of which outcomes there are.
+fn digest(agents: &[AgentDeclaration], outcomes: &[(DocumentRow, Outcome)]) -> String {
+    let mut text = String::new();
+    for class in classes(agents) {
+        text.push_str(&format!("{:?} {:?} {:?}\n", class.name, class.text, class.phrases));
+        for (at, number) in class.handlers {
+            text.push_str(&format!("{:?} {number}\n", agents[at].agent_type));
+        }
+    }
+    for (row, _) in outcomes {
+        text.push_str(&format!("{:?} {}\n", row.id, row.version));
+    }
+    ContentHash::of(text.as_bytes()).to_string()
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, store::Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| store::Error::Unavailable(format!("learning was cut short: {error}")))
+}
+
+impl std::fmt::Debug for Learning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Learning").finish_non_exhaustive()
+    }
+}
