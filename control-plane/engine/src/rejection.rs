@@ -36,7 +36,9 @@ pub enum Rejection {
     #[error("the run has no checkpoint `{0}`")]
     CheckpointNotFound(String),
     /// A rollback of the run is planned or under way.
-    #[error("rollback {0} of the run is planned or under way; execute or reject it, or await its end")]
+    #[error(
+        "rollback {0} of the run is planned or under way; execute or reject it, or await its end"
+    )]
     RollbackOpen(u32),
     /// There is no such rollback, or it is over.
     #[error("the run has no rollback{} that waits for this", numbered(*.0))]
