@@ -338,7 +338,8 @@ async fn keep(
             action: "triage.confirm",
             body: json!({
                 "outcomes": read.iter().take(limits::OUTCOMES_AUDITED).map(|(_, triage, outcome)| {
-                    json!([triage, outcome.example.id, outcome.assigned, outcome.example.agent_type])
+                    let Example { id, agent_type, .. } = &outcome.example;
+                    json!([triage, id, outcome.assigned, agent_type])
                 }).collect::<Vec<_>>(),
                 "count": read.len(),
             }),

@@ -15,7 +15,8 @@ use crate::limits;
 
 const AGENTS_READ_AT_ONCE: usize = 1_000;
 
-/// Everything that is declared to a tenant, by agent type. Declarations of connected agents are kept,
+/// Everything that is declared to a tenant, by agent type. Declarations of connected agents are
+/// kept,
 /// so that a triage knows them while they are away.
 ///
 /// # Errors
@@ -111,7 +112,8 @@ fn connected(dispatcher: &Dispatcher) -> BTreeMap<String, AgentDeclaration> {
     by_type.into_iter().filter_map(|(name, views)| Some((name, declaration(&views)?))).collect()
 }
 
-/// What a type's agents declare: the card of the newest version, the first of its instances by name.
+/// What a type's agents declare: the card of the newest version, the first of its instances by
+/// name.
 fn declaration(views: &[AgentView]) -> Option<AgentDeclaration> {
     let newest = views.iter().reduce(|best, view| {
         if (&view.version, &best.instance) > (&best.version, &view.instance) { view } else { best }

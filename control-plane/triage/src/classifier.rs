@@ -1,7 +1,10 @@
-//! What kind of issue it is: from what agents declare, and, once outcomes are confirmed, from those.
+//! What kind of issue it is: from what agents declare, and, once outcomes are confirmed, from
+//! those.
 //!
-//! Evidence for each class (see [`crate::likeness`]) is weighed by a conditional logit model whose few
-//! weights all classes share, so that a class that was never seen can be found by its declaration, and
+//! Evidence for each class (see [`crate::likeness`]) is weighed by a conditional logit model
+//! whose few
+//! weights all classes share, so that a class that was never seen can be found by its
+//! declaration, and
 //! a few hundred outcomes are enough. The weights are fitted on each example as if it alone had not
 //! been seen, which is what makes the shares honest confidences.
 

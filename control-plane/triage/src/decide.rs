@@ -474,7 +474,8 @@ impl<'a> Chooser<'a> {
         })
     }
 
-    /// The class to go by, and how sure it is that an agent that takes this class is right: an agent
+    /// The class to go by, and how sure it is that an agent that takes this class is right: an
+    /// agent
     /// that takes several likely classes is right if any of them is.
     fn likeliest(&self, shares: &[f64]) -> (usize, f64) {
         let mut by_agent = vec![0.0; self.input.agents.len()];

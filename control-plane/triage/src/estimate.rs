@@ -48,7 +48,8 @@ pub struct Estimate {
     pub needs: Vec<Need>,
 }
 
-/// Estimates stages, one after the other, each agent type with the slots that are there now (at least
+/// Estimates stages, one after the other, each agent type with the slots that are there now (at
+/// least
 /// one: what is missing now is assumed to come).
 pub fn estimate(stages: &[Vec<Work<'_>>], slots: &BTreeMap<&str, u32>) -> Estimate {
     let mut out = Estimate::default();

@@ -211,7 +211,8 @@ impl Side {
     }
 }
 
-/// Keywords by their key: a keyword weighs the more, the fewer classes declare it and the more words
+/// Keywords by their key: a keyword weighs the more, the fewer classes declare it and the more
+/// words
 /// it has.
 fn phrases(classes: &[Class]) -> KeyMap<Vec<(u32, f32)>> {
     let mut by_phrase: BTreeMap<&str, Vec<u32>> = BTreeMap::new();

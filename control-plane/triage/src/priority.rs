@@ -22,7 +22,8 @@ pub struct System {
     pub components: BTreeMap<String, Vec<String>>,
 }
 
-/// The priority of each issue; the higher, the sooner. Issues must have passed [`crate::issue::check`].
+/// The priority of each issue; the higher, the sooner. Issues must have passed
+/// [`crate::issue::check`].
 pub fn priorities(issues: &[Issue], system: &System, now_ms: i64) -> Vec<f64> {
     let harm = harm(issues, system);
     let own: Vec<f64> = issues

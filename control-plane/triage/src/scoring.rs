@@ -1,4 +1,5 @@
-//! The one scoring function of the product: of several that could do something, who should. Used for
+//! The one scoring function of the product: of several that could do something, who should. Used
+//! for
 //! agents; fit for models and whatever else is chosen by what it can, did, costs and has free.
 
 use serde::{Deserialize, Serialize};
