@@ -248,10 +248,10 @@ fn learn(version: u64, outcomes: &[Outcome], agents: &[AgentDeclaration], from: 
         };
         let (duration, at) = (outcome.duration_ms, outcome.at_ms);
         learned.history.record(right, &category, outcome.mended, duration, at);
-        if let Some(assigned) = &outcome.assigned {
-            if assigned != right {
-                learned.history.record(assigned, &category, false, None, at);
-            }
+        if let Some(assigned) = &outcome.assigned
+            && assigned != right
+        {
+            learned.history.record(assigned, &category, false, None, at);
         }
     }
     learned.model = classifier::train(version, &examples, agents);
