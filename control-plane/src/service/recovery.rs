@@ -65,6 +65,7 @@ methods! {
     decide_undo(DecideUndoRequest) -> v1::DecideUndoResponse = rollback::decide;
     list_checkpoints(ListCheckpointsRequest) -> v1::ListCheckpointsResponse = rollback::checkpoints;
     get_checkpoint(GetCheckpointRequest) -> v1::GetCheckpointResponse = rollback::one_checkpoint;
-    resume_run(ResumeRunRequest) -> v1::ResumeRunResponse = rollback::resume;
+    resume_run(RecoveryServiceResumeRunRequest) -> v1::RecoveryServiceResumeRunResponse
+        = rollback::resume_recovered;
     fork_run(ForkRunRequest) -> v1::ForkRunResponse = rollback::fork;
 }

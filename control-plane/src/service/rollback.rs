@@ -266,6 +266,18 @@ pub async fn resume(
     Ok(v1::ResumeRunResponse { run: Some(run) })
 }
 
+/// `ResumeRun` of `RecoveryService`.
+pub async fn resume_recovered(
+    context: &Context,
+    who: &Principal,
+    request: v1::RecoveryServiceResumeRunRequest,
+) -> Result<v1::RecoveryServiceResumeRunResponse, Refusal> {
+    let v1::RecoveryServiceResumeRunRequest { run_id, request_id, params } = request;
+    let request = v1::ResumeRunRequest { run_id, request_id, params };
+    let v1::ResumeRunResponse { run } = resume(context, who, request).await?;
+    Ok(v1::RecoveryServiceResumeRunResponse { run })
+}
+
 /// `ForkRun`.
 pub async fn fork(
     context: &Context,

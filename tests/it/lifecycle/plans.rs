@@ -2,6 +2,7 @@
 
 use contracts::v1::create_recovery_plan_request::Source;
 use contracts::v1::recovery_service_client::RecoveryServiceClient;
+use contracts::v1::triage_service_client::TriageServiceClient;
 use contracts::v1::watch_progress_request::Of;
 use contracts::v1::{self, IssueStatus, PlanStatus, RunStatus, UndoKind};
 use tonic::transport::Channel;
@@ -11,6 +12,7 @@ use crate::support::client::{fields, reason};
 
 on_both_stores!(
     a_plan_is_edited_approved_and_executed_once,
+    issues_are_triaged_planned_and_mended,
     a_failing_branch_is_undone_and_the_rest_is_mended,
     progress_goes_on_behind_the_last_report_seen,
     wrong_plans_are_refused_with_their_place_and_change_nothing,
@@ -90,6 +92,58 @@ async fn reports(world: &World, of: Of, after_sequence: i64) -> Vec<v1::Progress
         reports
     };
     tokio::time::timeout(crate::support::DEADLINE, watching).await.expect("it ends in time")
+}
+
+async fn issues_are_triaged_planned_and_mended(world: &World) {
+    use crate::support::raw::{self, RawAgent};
+    let mut register = raw::register("cooler", "c-1", 4);
+    let card = register.card.get_or_insert_default();
+    card.description = "Cares for chillers: compressors, coolant, fans.".to_owned();
+    card.actions[0].handles = Some(v1::Handles {
+        components: vec!["chiller".to_owned()],
+        keywords: vec!["compressor".to_owned(), "coolant".to_owned()],
+        ..Default::default()
+    });
+    card.actions[0].undo =
+        Some(v1::Undo { way: Some(v1::undo::Way::Action("more".to_owned())), needs_output: false });
+    let mut agent = RawAgent::connect(&world.shared.server, register).await;
+    let issue = |id: &str, on: &[&str]| v1::Issue {
+        issue_id: id.to_owned(),
+        title: format!("Compressor {id} runs without coolant"),
+        component: "chiller".to_owned(),
+        severity: v1::IssueSeverity::High.into(),
+        depends_on: on.iter().map(ToString::to_string).collect(),
+        ..Default::default()
+    };
+    let request = v1::TriageIssuesRequest {
+        issues: vec![issue("second", &["first"]), issue("first", &[])],
+        ..Default::default()
+    };
+    let mut triages = TriageServiceClient::new(world.shared.server.channel().await);
+    let triage = triages.triage_issues(request).await.unwrap().into_inner().triage.unwrap();
+    assert!(triage.assignments.iter().all(|it| it.agent_type == "cooler"), "{triage:?}");
+    let request = v1::CreateRecoveryPlanRequest {
+        source: Some(Source::TriageId(triage.triage_id.clone())),
+        ..Default::default()
+    };
+    let made = recovery(world).create_recovery_plan(request).await.unwrap().into_inner();
+    let plan = made.plan.unwrap();
+    approve(world, &plan).await;
+    let done = recovery(world).execute_recovery(execution(&plan, "")).await.unwrap().into_inner();
+    for _ in 0..2 {
+        let task = agent.task().await;
+        assert_eq!(task.action, "work");
+        agent.say(raw::accepted(&task)).await;
+        agent.finish(&task, "{}").await;
+    }
+    let run = world.client.ended(&done.run.unwrap().run_id).await;
+    assert_eq!(run.status(), RunStatus::Success, "{}", run.error);
+    let unknown = v1::CreateRecoveryPlanRequest {
+        source: Some(Source::TriageId("nothing".to_owned())),
+        ..Default::default()
+    };
+    let status = recovery(world).create_recovery_plan(unknown).await.unwrap_err();
+    assert_eq!(reason(&status), "TRIAGE_NOT_FOUND");
 }
 
 async fn a_plan_is_edited_approved_and_executed_once(world: &World) {

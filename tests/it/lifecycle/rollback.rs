@@ -106,7 +106,8 @@ async fn a_run_is_rolled_back_to_a_checkpoint_and_resumed_with_other_params(worl
 
     let before = client.run(&id).await.version_sequence;
     let params = json(r#"{"last":"other"}"#);
-    let resume = v1::ResumeRunRequest { run_id: id.clone(), params, ..Default::default() };
+    let resume =
+        v1::RecoveryServiceResumeRunRequest { run_id: id.clone(), params, ..Default::default() };
     recovery(world).resume_run(resume).await.unwrap();
     let (_, run) = client.events(&id, before).await;
     assert_eq!(run.status(), RunStatus::Success, "{}", run.error);
@@ -277,7 +278,7 @@ async fn wrong_requests_are_refused_and_change_nothing(world: &World) {
     let run = v1::ExecuteRollbackRequest { run_id: id.clone(), number: 1, ..Default::default() };
     let status = recovery(world).execute_rollback(run.clone()).await.unwrap_err();
     assert_eq!(reason(&status), "ROLLBACK_STATE");
-    let resume = v1::ResumeRunRequest { run_id: id.clone(), ..Default::default() };
+    let resume = v1::RecoveryServiceResumeRunRequest { run_id: id.clone(), ..Default::default() };
     assert_eq!(reason(&recovery(world).resume_run(resume).await.unwrap_err()), "RUN_ENDED");
     let approve = v1::ApproveRollbackRequest {
         run_id: id.clone(),

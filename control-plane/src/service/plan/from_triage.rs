@@ -3,24 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
+use contracts::v1::Reason;
 use triage::{Issue, Severity, Triage};
 
 use super::check;
 use super::stored::{self, Body};
-use crate::documents::Kind;
 use crate::recovery::plan::{self, Assigned, By, Draft, Planned};
 use crate::service::Context;
 use crate::service::auth::Principal;
 use crate::service::status::{Refusal, cut};
-
-/// What a plan reads of a stored triage.
-#[derive(Deserialize)]
-struct Stored {
-    issues: Vec<Issue>,
-    #[serde(alias = "triage")]
-    result: Triage,
-}
+use crate::triages::{self, Stored};
 
 /// The plan of a triage.
 ///
@@ -32,23 +24,21 @@ pub(super) async fn body(
     id: &str,
     rollback_all: bool,
 ) -> Result<Body, Refusal> {
-    let row = match id.is_empty() || id.contains('\0') {
+    let found = match id.is_empty() || id.contains('\0') {
         true => None,
-        false => context.runs.store().document(Kind::Triage.number(), id).await?,
+        false => triages::get(&**context.runs.store(), &who.tenant, id).await?,
     };
-    let Some(row) = row.filter(|row| row.tenant == who.tenant) else {
-        let wrong = format!("there is no triage `{}`", cut(id, 200));
-        return Err(Refusal::field("triage_id", wrong));
+    let Some((_, stored)) = found else {
+        let message = format!("there is no triage `{}`", cut(id, 200));
+        return Err(Refusal::missing(Reason::TriageNotFound, "triage", id, message));
     };
-    let stored: Stored =
-        serde_json::from_slice(&row.body).map_err(|error| Refusal::internal(&error))?;
     let draft = draft(context, id, &stored, rollback_all);
     let written = plan::write(&draft).map_err(|error| match error {
         plan::Error::TooLarge { .. } => Refusal::limit("plan", error.to_string()),
         error => Refusal::field("triage_id", error.to_string()),
     })?;
     let categories: BTreeMap<&str, &str> = stored
-        .result
+        .decided
         .assignments
         .iter()
         .map(|assigned| (assigned.issue_id.as_str(), assigned.category.as_str()))
@@ -73,7 +63,7 @@ pub(super) async fn body(
 }
 
 fn draft(context: &Context, id: &str, stored: &Stored, rollback_all: bool) -> Draft {
-    let Stored { issues, result } = stored;
+    let Stored { issues, decided: result, .. } = stored;
     let first_of: BTreeMap<&str, &str> =
         result.duplicates.iter().map(|it| (it.issue_id.as_str(), it.of.as_str())).collect();
     let stages = result
