@@ -110,22 +110,22 @@ fn text(bytes: &[u8]) -> String {
 const ALL: [&str; 5] =
     ["dead-worker", "expired-key", "full-disk", "missing-migration", "wrong-port"];
 
-fn is_recovered(shop: &Shop) {
+fn is_recovered(shop: &Shop, script: &str) {
     shop.run("install.sh", &[]);
     assert!(shop.issues().is_empty(), "a new shop is healthy");
     shop.run("break.sh", &[]);
     assert_eq!(shop.issues(), ALL);
-    shop.run("recover.sh", &[]);
+    shop.run(script, &[]);
     assert!(shop.issues().is_empty(), "the shop is healthy again");
     assert!(shop.worker().is_some());
 }
 
-async fn is_as_before(shop: &Shop) {
+async fn is_as_before(shop: &Shop, script: &str, more: &[&str]) {
     shop.run("install.sh", &[]);
     shop.run("break.sh", &["for-good"]);
     assert_eq!(shop.issues(), ALL);
     let before = shop.look().await;
-    let output = shop.script("recover.sh", &[]);
+    let output = shop.script(script, more);
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     assert_eq!(shop.look().await, before);
     assert_eq!(shop.issues(), ALL, "what was broken is broken still");
@@ -133,22 +133,26 @@ async fn is_as_before(shop: &Shop) {
 
 #[test]
 fn the_shop_is_recovered_on_the_embedded_store() {
-    is_recovered(&Shop::embedded());
+    is_recovered(&Shop::embedded(), "recover.sh");
+    is_recovered(&Shop::embedded(), "triage.sh");
 }
 
 #[tokio::test]
 async fn everything_is_as_before_on_the_embedded_store() {
-    is_as_before(&Shop::embedded()).await;
+    is_as_before(&Shop::embedded(), "recover.sh", &[]).await;
+    is_as_before(&Shop::embedded(), "triage.sh", &["--rollback-all"]).await;
 }
 
 #[tokio::test]
 async fn the_shop_is_recovered_on_postgres() {
     let database = store::testing::postgres().await;
-    is_recovered(&Shop::on_postgres(&database));
+    is_recovered(&Shop::on_postgres(&database), "recover.sh");
+    is_recovered(&Shop::on_postgres(&database), "triage.sh");
 }
 
 #[tokio::test]
 async fn everything_is_as_before_on_postgres() {
     let database = store::testing::postgres().await;
-    is_as_before(&Shop::on_postgres(&database)).await;
+    is_as_before(&Shop::on_postgres(&database), "recover.sh", &[]).await;
+    is_as_before(&Shop::on_postgres(&database), "triage.sh", &["--rollback-all"]).await;
 }
