@@ -341,7 +341,8 @@ mod tests {
     #[test]
     fn every_reason_has_the_code_that_the_contract_names() {
         let contract = include_str!("../../../proto/orchestrator/v1/error.proto");
-        assert_eq!(reasons().len(), 27);
+        let named = contract.lines().filter(|line| line.starts_with("  REASON_")).count();
+        assert_eq!(reasons().len() + 1, named, "all but the unspecified one");
         for reason in reasons() {
             let line = format!("  {} = {};", reason.as_str_name(), reason as i32);
             let before = contract.split_once(&line).unwrap().0.trim_end();
