@@ -21,6 +21,8 @@ pub enum Kind {
     Outcome = 7,
     /// What an agent type declares.
     AgentDeclaration = 8,
+    /// Who has taken up a question to a person, comments and reminders; its id is the question's.
+    EscalationHandling = 9,
 }
 
 impl Kind {

@@ -9,6 +9,7 @@ pub mod data_dir;
 pub mod definitions;
 pub mod dispatch;
 pub mod documents;
+pub mod escalations;
 mod hash;
 pub mod ids;
 pub mod lease;
