@@ -38,6 +38,8 @@ pub enum Command {
         approve: bool,
         /// A comment.
         comment: String,
+        /// What the step gives besides, JSON text; only where it is approved.
+        amendment: Option<Json>,
         /// Who decides.
         origin: Origin,
     },

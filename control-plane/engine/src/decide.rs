@@ -154,8 +154,8 @@ impl<'a> Decider<'a> {
                 Ok(())
             }
             Command::Signal { signal, payload, origin } => self.signal(signal, payload, origin),
-            Command::Decide { path, approve, comment, origin } => {
-                self.decision(&path, approve, comment, origin)
+            Command::Decide { path, approve, comment, amendment, origin } => {
+                self.decision(&path, approve, comment, amendment, origin)
             }
             Command::Cancel { reason, origin } => self.cancel_run(reason, origin),
             Command::Pause { reason, origin } => self.pause(reason, origin),
@@ -308,6 +308,7 @@ impl<'a> Decider<'a> {
         path: &str,
         approve: bool,
         comment: String,
+        amendment: Option<Json>,
         origin: Origin,
     ) -> Result<(), Rejection> {
         self.not_ended()?;
@@ -330,13 +331,20 @@ impl<'a> Decider<'a> {
         if instance.status != Status::Waiting || !asks {
             return Err(Rejection::StepNotWaiting(path.to_owned()));
         }
+        let amendment = amendment.filter(|_| approve);
+        let amended = match &amendment {
+            Some(text) => Some(parse_json(text)?),
+            None => None,
+        };
         let actor = origin.actor.clone();
         let step = self.state.path(n);
-        let made =
-            Event::DecisionMade { n, step, approved: approve, comment: comment.clone(), origin };
-        self.emit(made);
+        let (approved, said) = (approve, comment.clone());
+        self.emit(Event::DecisionMade { n, step, approved, comment: said, amendment, origin });
         if approve {
-            let output = serde_json::json!({"approved": true, "comment": comment, "by": actor});
+            let mut output = serde_json::json!({"approved": true, "comment": comment, "by": actor});
+            if let Some(amended) = amended {
+                output["amendment"] = amended;
+            }
             self.succeed(n, Some(output.to_string().into()));
         } else {
             let because = if comment.is_empty() { String::new() } else { format!(": {comment}") };
@@ -562,6 +570,10 @@ pub(crate) fn task_error(kind: FailureKind, code: &str, message: &str) -> TaskEr
         retry_after_ms: None,
         no_effect: false,
     }
+}
+
+fn parse_json(text: &str) -> Result<serde_json::Value, Rejection> {
+    serde_json::from_str(text).map_err(|error| Rejection::NotJson(error.to_string()))
 }
 
 pub(crate) fn check_json(text: &str) -> Result<(), Rejection> {

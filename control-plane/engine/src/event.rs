@@ -472,6 +472,8 @@ events! {
     /// A person decided on a step that asked.
     29 DecisionMade "decision_made" {
         n: InstanceId, step: Arc<str>, approved: bool, comment: String,
+        #[serde(default, with = "raw_option", skip_serializing_if = "Option::is_none")]
+        amendment: Option<Json>,
         #[serde(default)] origin: Origin,
     }
     /// A rollback of the run, which has ended, was planned.

@@ -140,6 +140,7 @@ impl World {
             path: path.to_owned(),
             approve,
             comment: String::new(),
+            amendment: None,
             origin: engine::event::Origin::default(),
         };
         self.ask(command);

@@ -81,8 +81,13 @@ fn decision(event: &Event) -> Option<(&Origin, &'static str, Value)> {
             let hash = engine::ContentHash::of(payload.as_bytes()).to_string();
             (origin, "run.signal", json!({"signal": said(signal), "payload_sha256": hash}))
         }
-        Event::DecisionMade { step, approved, comment, origin, .. } => {
-            let body = json!({"step": &**step, "approved": approved, "comment": said(comment)});
+        Event::DecisionMade { step, approved, comment, amendment, origin, .. } => {
+            let mut body = json!({"step": &**step, "approved": approved, "comment": said(comment)});
+            // What it carries may be secret.
+            if let Some(amendment) = amendment {
+                let hash = engine::ContentHash::of(amendment.as_bytes()).to_string();
+                body["amendment_sha256"] = json!(hash);
+            }
             (origin, "run.decide", body)
         }
         Event::RollbackPlanned { number, to, target, needs_approval, origin } => {

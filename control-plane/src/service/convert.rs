@@ -79,6 +79,21 @@ pub fn value(
     Ok(Some(value))
 }
 
+/// What an approval adds to the step's output: JSON text.
+///
+/// # Errors
+/// When it is not JSON, or comes with a rejection.
+pub fn amendment(payload: Option<v1::Payload>, approve: bool) -> Result<Option<String>, Refusal> {
+    const FIELD: &str = "amendment";
+    let Some(text) = json(payload, FIELD)? else { return Ok(None) };
+    if !approve {
+        return Err(Refusal::field(FIELD, "only what is approved is amended"));
+    }
+    serde_json::from_str::<serde_json::Value>(&text)
+        .map_err(|error| Refusal::field(FIELD, format!("is not JSON: {error}")))?;
+    Ok(Some(text))
+}
+
 /// A run's id.
 ///
 /// # Errors

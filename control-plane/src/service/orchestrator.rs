@@ -172,15 +172,20 @@ impl OrchestratorService for OrchestratorApi {
         request: Request<v1::DecideStepRequest>,
     ) -> Result<Response<v1::DecideStepResponse>, Status> {
         let who = Principal::of(&request);
-        let v1::DecideStepRequest { run_id, step, approve, comment, request_id } =
+        let v1::DecideStepRequest { run_id, step, approve, comment, request_id, amendment } =
             request.into_inner();
         if step.is_empty() {
             return Err(Refusal::field("step", "must be given").into());
         }
         short(&comment, "comment")?;
-        let parts = [run_id.as_bytes(), step.as_bytes(), &[u8::from(approve)], comment.as_bytes()];
+        let amendment = convert::amendment(amendment, approve)?;
+        let decided = [u8::from(approve)];
+        let mut parts = vec![run_id.as_bytes(), step.as_bytes(), &decided, comment.as_bytes()];
+        // A request without one has the mark that it always had.
+        parts.extend(amendment.as_deref().map(str::as_bytes));
         let mark = Mark::new(&request_id, "DecideStep", &parts)?;
-        let command = |origin| Command::Decide { path: step, approve, comment, origin };
+        let amendment = amendment.as_deref().map(Into::into);
+        let command = |origin| Command::Decide { path: step, approve, comment, amendment, origin };
         let run = run::ask(&self.context, &who, &run_id, mark.as_ref(), command).await?;
         Ok(Response::new(v1::DecideStepResponse { run: Some(run) }))
     }

@@ -121,6 +121,7 @@ async fn a_person_and_a_signal_let_a_run_go_on() {
         approve: true,
         comment: "fine".into(),
         request_id: "d-1".into(),
+        amendment: None,
     };
     client.decide_step(decide.clone()).await.unwrap();
     client.decide_step(decide.clone()).await.expect("the same request gets the same answer");

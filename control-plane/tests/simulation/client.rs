@@ -157,7 +157,7 @@ fn any(random: &mut Random, request: &str) -> Command {
         9 => Command::Retry { origin },
         _ => {
             let (path, comment) = ("c".to_owned(), String::new());
-            Command::Decide { path, approve: random.one_in(2), comment, origin }
+            Command::Decide { path, approve: random.one_in(2), comment, amendment: None, origin }
         }
     }
 }

@@ -357,7 +357,13 @@ impl World {
             match step.waiting {
                 Some(Waiting::For(WaitingFor::Decision(_), _)) => {
                     let (comment, origin) = (String::new(), origin.clone());
-                    commands.push(Command::Decide { path, approve: true, comment, origin });
+                    commands.push(Command::Decide {
+                        path,
+                        approve: true,
+                        comment,
+                        amendment: None,
+                        origin,
+                    });
                 }
                 Some(Waiting::For(WaitingFor::Signal(signal), _)) => {
                     let (payload, origin) = ("{}".into(), origin.clone());

@@ -63,8 +63,9 @@ pub enum RunCommand {
         orchestrator runs signal RUN order --payload '{\"id\": 7}'")]
     Signal(Signal),
     /// Approve a step that waits for a decision
-    #[command(after_help = "Example:\n  orchestrator runs approve RUN release --comment 'ok'")]
-    Approve(Decision),
+    #[command(after_help = "Examples:\n  orchestrator runs approve RUN release --comment 'ok'\n  \
+        orchestrator runs approve RUN release --amend '{\"share\": 10}'")]
+    Approve(Approval),
     /// Reject a step that waits for a decision, which fails it
     #[command(after_help = "Example:\n  orchestrator runs reject RUN release --comment 'not yet'")]
     Reject(Decision),
@@ -159,6 +160,16 @@ pub struct Decision {
     comment: String,
 }
 
+/// Approves a step that waits.
+#[derive(Args, Clone, Debug)]
+pub struct Approval {
+    #[command(flatten)]
+    decision: Decision,
+    /// What is changed: JSON that stands in the step's output as `amendment`
+    #[arg(long, value_name = "JSON")]
+    amend: Option<String>,
+}
+
 /// Shows the journal.
 #[derive(Args, Clone, Debug)]
 pub struct Journal {
@@ -177,8 +188,10 @@ pub(super) async fn run(command: RunCommand, session: &mut Session) -> Result<Ex
         RunCommand::Watch(which) => Box::pin(watch_run(which, session)).await,
         RunCommand::Journal(journal) => self::journal(journal, session).await,
         RunCommand::Signal(signal) => self::signal(signal, session).await,
-        RunCommand::Approve(decision) => decide(decision, true, session).await,
-        RunCommand::Reject(decision) => decide(decision, false, session).await,
+        RunCommand::Approve(approval) => {
+            decide(approval.decision, Some(approval.amend), session).await
+        }
+        RunCommand::Reject(decision) => decide(decision, None, session).await,
         RunCommand::Cancel(with) => cancel(with, session).await,
         RunCommand::Pause(with) => pause(with, session).await,
         RunCommand::Resume(args) => resume(args, session).await,
@@ -402,13 +415,21 @@ async fn signal(signal: Signal, session: &mut Session) -> Result<Exit, Error> {
     changed(response.run, &document, &format!("has the signal `{}`", signal.name), session)
 }
 
-async fn decide(decision: Decision, approve: bool, session: &mut Session) -> Result<Exit, Error> {
+/// Approves, perhaps with an amendment, or rejects.
+async fn decide(
+    decision: Decision,
+    approval: Option<Option<String>>,
+    session: &mut Session,
+) -> Result<Exit, Error> {
+    let approve = approval.is_some();
+    let amendment = json_payload(approval.flatten(), "--amend")?;
     let request = DecideStepRequest {
         run_id: decision.run,
         step: decision.step.clone(),
         approve,
         comment: decision.comment,
         request_id: request_id(None),
+        amendment,
     };
     let response = session
         .client
@@ -469,7 +490,7 @@ async fn fork(args: Fork, session: &mut Session) -> Result<Exit, Error> {
 }
 
 /// The payload that an argument gives as JSON text.
-fn json_payload(json: Option<String>, name: &str) -> Result<Option<Payload>, Error> {
+pub(super) fn json_payload(json: Option<String>, name: &str) -> Result<Option<Payload>, Error> {
     let Some(json) = json else { return Ok(None) };
     if let Err(error) = serde_json::from_str::<&RawValue>(&json) {
         return Err(Error::request(format!("`{name}` is not JSON: {error}"))

@@ -251,12 +251,18 @@ fn a_wait_takes_its_time_and_a_signal_comes_early_or_late() {
 fn a_person_approves_or_rejects() {
     let yaml =
         flow("  - {id: ok, approve: {message: 'sure?'}}\n  - {id: b, agent: echo, action: echo}\n");
-    let decide = |approve| Command::Decide {
+    let amended = |approve, amendment: Option<&str>| Command::Decide {
         path: "ok".to_owned(),
         approve,
         comment: "because".to_owned(),
+        amendment: amendment.map(Into::into),
         origin: Origin { actor: "ann".to_owned(), request: None },
     };
+    let decide = |approve| amended(approve, None);
+    let mut world = World::new(&yaml, &json!({}));
+    world.script = vec![amended(true, Some(r#"{"share": 10}"#))];
+    world.run();
+    assert_eq!(world.output("ok")["amendment"], json!({"share": 10}));
     let mut world = World::new(&yaml, &json!({}));
     world.script = vec![decide(true)];
     world.run();

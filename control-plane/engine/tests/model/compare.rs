@@ -292,6 +292,7 @@ impl Run {
                 path: path.to_owned(),
                 approve: *answer == Some(true),
                 comment: String::new(),
+                amendment: None,
                 origin,
             },
             _ => Command::Signal {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::event::{Ending, KeyKind, Origin, RequestMark, WaitingFor};
+use engine::event::{Ending, KeyKind, Origin, RequestMark, UndoDecision, WaitingFor};
 use engine::task::{
     AgentRef, DeclaredUndo, FailureKind, Purpose, TaskError, TaskKey, TaskOrder, TaskOutcome,
     TaskReport,
@@ -197,7 +197,9 @@ impl Life {
             at => steps[at - 1].path.to_string(),
         };
         let approve = choices.below(2) == 0;
-        Command::Decide { path, approve, comment: "c".to_owned(), origin: origin(choices) }
+        let amendment = [None, Some("{}".into()), Some("{".into())][choices.below(3)].clone();
+        let origin = origin(choices);
+        Command::Decide { path, approve, comment: "c".to_owned(), amendment, origin }
     }
 
     /// Carries out up to `count` of the effects that are owed.
@@ -251,6 +253,9 @@ impl Life {
                 outputs: None,
                 error: None,
             },
+            Effect::RollBackChild { instance, run } => {
+                Command::ChildRolledBack { instance, child: run, complete: true }
+            }
             _ => return false,
         };
         self.run.ask(command);
@@ -274,7 +279,9 @@ impl Life {
             }
             if self.run.state.version() == version && !self.answer_or_wait() {
                 panic!(
-                    "nothing is owed and nothing will happen: {:#?}\n{text}",
+                    "nothing is owed and nothing will happen in phase {:?}: {:#?} {:#?}\n{text}",
+                    self.run.state.phase(),
+                    self.run.state.rollbacks(),
                     self.run.state.steps()
                 );
             }
@@ -292,13 +299,20 @@ impl Life {
                 }
                 Some(Waiting::For(WaitingFor::Decision(_), _)) => {
                     let (path, comment) = (step.path.to_string(), String::new());
-                    Command::Decide { path, approve: true, comment, origin }
+                    Command::Decide { path, approve: true, comment, amendment: None, origin }
                 }
                 _ => continue,
             };
             if self.run.ask(command) {
                 return true;
             }
+        }
+        let rollbacks = self.run.state.rollbacks();
+        let mut undos = rollbacks.iter().flat_map(|rollback| &rollback.undos);
+        if let Some(stuck) = undos.find(|undo| undo.status == "stuck") {
+            let (path, decision) = (stuck.path.to_string(), UndoDecision::Skip);
+            let (comment, origin) = (String::new(), Origin::default());
+            return self.run.ask(Command::DecideUndo { path, decision, comment, origin });
         }
         let attempts = self.orders().into_iter().filter_map(|order| order.not_before);
         let later = attempts.chain(self.run.state.next_wakeup()).min();
