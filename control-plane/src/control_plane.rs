@@ -14,9 +14,11 @@ use crate::config::Config;
 use crate::core::{self, Core, Setup};
 use crate::data_dir::{self, DataDir};
 use crate::dispatch;
+use crate::escalations::{Keeper, Policy};
 use crate::limits;
 use crate::replicas;
 use crate::retention;
+use crate::runs::Notifier;
 use crate::schedules::Schedules;
 use crate::server::{self, Server};
 use crate::service::admission::Admission;
@@ -85,7 +87,9 @@ impl ControlPlane {
         let admission = Admission::new(config.max_active_runs);
         let schedules = Schedules::new(core.runs.clone());
         let folder = data_dir.as_ref().map(|_| config.data_dir.as_path());
-        let server = Server::new(&core, schedules.clone(), admission, folder).await?;
+        let server =
+            Server::new(&core, schedules.clone(), admission, folder, config.escalation_due);
+        let server = server.await?;
         let shutdown = CancellationToken::new();
         let keep = retention::Keep { age: config.retention_age, count: config.retention_runs };
         let retention = retention::run(Arc::clone(core.store()), clock, keep, shutdown.clone());
@@ -95,7 +99,19 @@ impl ControlPlane {
             core.replicas.clone(),
             shutdown.clone(),
         );
+        let keeper = Keeper {
+            store: Arc::clone(core.store()),
+            clock: Arc::clone(core.runs.clock()),
+            replicas: core.replicas.clone(),
+            notifier: Notifier::new(config.webhooks()).map_err(core::Error::Part)?,
+            policy: Policy {
+                due: config.escalation_due,
+                channels: config.escalation_channels.clone(),
+            },
+            asked: core.runs.asked(),
+        };
         let tasks = vec![
+            tokio::spawn(keeper.run(shutdown.clone())),
             tokio::spawn(schedules.run(shutdown.clone())),
             tokio::spawn(retention),
             tokio::spawn(seals),

@@ -382,3 +382,16 @@ pub const OUTCOMES_AUDITED: usize = 500;
 pub const TRIAGES_PAGE_MAX: usize = 50;
 /// Threads that decide one triage.
 pub const TRIAGE_THREADS: usize = 4;
+/// How many comments an escalation has.
+pub const ESCALATION_COMMENTS_MAX: usize = 200;
+/// How often it is looked for escalations that people are to be told of, beside at once where they
+/// were opened.
+pub const ESCALATIONS_LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How many escalations people are told of before it is looked for more.
+pub const ESCALATIONS_CALLED_AT_ONCE: u32 = 100;
+/// How often it is looked for more in one go.
+pub const ESCALATION_PAGES_AT_ONCE: usize = 20;
+/// How many stored rows are looked through for one page of escalations where not all fit its filter.
+pub const ESCALATIONS_LOOKED_THROUGH: usize = 5_000;
+/// Who has taken an escalation up: the longest name, in characters.
+pub const ASSIGNEE_CHARS_MAX: usize = 200;

@@ -6,6 +6,7 @@ use agent_sdk::client::{self, CallError, is_foreign};
 use contracts::v1::agent_service_client::AgentServiceClient;
 use contracts::v1::audit_service_client::AuditServiceClient;
 use contracts::v1::dead_letter_service_client::DeadLetterServiceClient;
+use contracts::v1::escalation_service_client::EscalationServiceClient;
 use contracts::v1::recovery_service_client::RecoveryServiceClient;
 use contracts::v1::triage_service_client::TriageServiceClient;
 use tonic::transport::{Channel, Endpoint};
@@ -125,6 +126,11 @@ pub(crate) fn triage(channel: Channel) -> TriageServiceClient<Channel> {
     TriageServiceClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// A client of questions to people.
+pub(crate) fn escalations(channel: Channel) -> EscalationServiceClient<Channel> {
+    EscalationServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// A client of rollbacks and recovery.

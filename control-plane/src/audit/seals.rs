@@ -51,7 +51,7 @@ pub async fn run(
 
 /// One of those that serve seals: that of the least id. Should two think so for a while, each
 /// seal is written by one of them.
-async fn is_ours(store: &dyn Store, replicas: &Replicas) -> Result<bool, store::Error> {
+pub(crate) async fn is_ours(store: &dyn Store, replicas: &Replicas) -> Result<bool, store::Error> {
     if store.kind() == "sqlite" {
         return Ok(true);
     }

@@ -206,6 +206,31 @@ pub const KEYS: &[Key] = &[
         show: plain,
     },
     Key {
+        name: "escalation_due",
+        default: Some("1h"),
+        about: "how long a question to people may be open before they are reminded",
+        read: |config, text| {
+            config.escalation_due = duration(text)?;
+            if config.escalation_due < limits::ESCALATIONS_LOOK_EVERY {
+                let least = limits::ESCALATIONS_LOOK_EVERY.as_secs();
+                return Err(format!("must be at least {least}s, found `{text}`"));
+            }
+            Ok(())
+        },
+        show: plain,
+    },
+    Key {
+        name: "escalation_channels",
+        default: None,
+        about: "channels that are told when a person is needed, as `slack,oncall`",
+        read: |config, text| {
+            let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+            config.escalation_channels = names.map(str::to_owned).collect();
+            Ok(())
+        },
+        show: plain,
+    },
+    Key {
         name: "retention_days",
         default: Some("30"),
         about: "how many days finished runs are kept",

@@ -59,6 +59,10 @@ pub struct Config {
     pub replica_lease: Duration,
     /// How long a run only waits before it is let go from memory.
     pub park_after: Duration,
+    /// How long a question to people may be open before they are reminded.
+    pub escalation_due: Duration,
+    /// The channels that are told when a person is needed.
+    pub escalation_channels: Vec<String>,
     /// How long finished runs are kept.
     pub retention_age: Duration,
     /// How many finished runs are kept.
@@ -91,6 +95,8 @@ impl Default for Config {
             peer_secret: None,
             replica_lease: Duration::ZERO,
             park_after: Duration::ZERO,
+            escalation_due: Duration::ZERO,
+            escalation_channels: Vec::new(),
             retention_age: Duration::ZERO,
             retention_runs: 0,
         };

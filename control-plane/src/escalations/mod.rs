@@ -5,6 +5,13 @@
 //! and reminders are another one (`Kind::EscalationHandling`), so that what a run writes about its
 //! own questions never meets what people write. Nothing here knows gRPC.
 
+pub mod handling;
+pub mod keeper;
+
+pub use handling::Handling;
+pub use keeper::{Keeper, Policy};
+
+use engine::event::RequestMark;
 use engine::{Instant, RunId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -45,6 +52,21 @@ pub enum Choice {
     Done,
     /// It is left as it is, with a reason.
     Skip,
+}
+
+impl std::fmt::Display for Choice {
+    /// As it is written in requests, in lower case.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Approve => "approve",
+            Self::Reject => "reject",
+            Self::Amend => "amend",
+            Self::Reroute => "reroute",
+            Self::Retry => "retry",
+            Self::Done => "done",
+            Self::Skip => "skip",
+        })
+    }
 }
 
 /// Where a question stands. The numbers are in the database: they are never changed.
@@ -100,6 +122,8 @@ pub struct Settled {
     pub comment: String,
     /// Who got the issue, or what was amended.
     pub outcome: Option<Proposal>,
+    /// The request that decided.
+    pub request: Option<RequestMark>,
 }
 
 /// A question, as it is stored. Fields are added with defaults.

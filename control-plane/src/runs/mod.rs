@@ -28,7 +28,7 @@ use engine::event::{Origin, Parent, RollbackTo, RunStarted};
 use engine::graph::Graph;
 use engine::{Command, Event, Instant, Rejection, RunId, State};
 use store::{Commit, JournalRow, OwnerId, RequestRow, RunRow, Store};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::definitions::{self, Definitions};
@@ -156,6 +156,8 @@ pub(crate) struct Shared {
     pub(crate) dispatcher: Dispatcher,
     watchers: Mutex<QuickMap<RunId, watch::Sender<i64>>>,
     pub(crate) ends: ends::Ends,
+    /// Rung when a question to people was opened.
+    asked: Arc<Notify>,
     pub(crate) stuck: Mutex<HashMap<RunId, String>>,
     pub(crate) active: std::sync::atomic::AtomicUsize,
     pub(crate) keys: keys::Keys,
@@ -292,6 +294,12 @@ impl Runs {
     #[must_use]
     pub fn definitions(&self) -> &Definitions {
         &self.shared.definitions
+    }
+
+    /// What is rung when a question to people was opened here.
+    #[must_use]
+    pub fn asked(&self) -> Arc<Notify> {
+        Arc::clone(&self.shared.asked)
     }
 
     /// The clock.

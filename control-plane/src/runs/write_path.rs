@@ -179,6 +179,7 @@ pub fn spawn_among(
         dispatcher: parts.dispatcher,
         watchers: std::sync::Mutex::default(),
         ends: super::ends::Ends::default(),
+        asked: Arc::default(),
         stuck: std::sync::Mutex::default(),
         active: AtomicUsize::new(0),
         keys: Keys::new(),

@@ -8,15 +8,18 @@ mod telemetry;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use contracts::v1::agent_service_server::AgentServiceServer;
 use contracts::v1::audit_service_server::AuditServiceServer;
 use contracts::v1::dead_letter_service_server::DeadLetterServiceServer;
+use contracts::v1::escalation_service_server::EscalationServiceServer;
 use contracts::v1::lending_service_server::LendingServiceServer;
 use contracts::v1::orchestrator_service_server::OrchestratorServiceServer;
 use contracts::v1::peer_service_server::PeerServiceServer;
+
 use contracts::v1::recovery_service_server::RecoveryServiceServer;
 use contracts::v1::triage_service_server::TriageServiceServer;
 use tokio::net::TcpListener;
@@ -40,6 +43,7 @@ use crate::service::admission::Admission;
 use crate::service::agent::AgentApi;
 use crate::service::audit::AuditApi;
 use crate::service::dead_letter::DeadLetterApi;
+use crate::service::escalation::EscalationApi;
 use crate::service::lending::LendingApi;
 use crate::service::orchestrator::OrchestratorApi;
 use crate::service::peer::PeerApi;
@@ -49,7 +53,7 @@ use crate::service::{Context, auth};
 use connection::Connections;
 
 /// The services whose health is told, each by its name.
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 8] = [
     "",
     <OrchestratorServiceServer<OrchestratorApi> as NamedService>::NAME,
     <AgentServiceServer<AgentApi> as NamedService>::NAME,
@@ -57,6 +61,7 @@ const SERVICES: [&str; 7] = [
     <RecoveryServiceServer<RecoveryApi> as NamedService>::NAME,
     <AuditServiceServer<AuditApi> as NamedService>::NAME,
     <TriageServiceServer<TriageApi> as NamedService>::NAME,
+    <EscalationServiceServer<EscalationApi> as NamedService>::NAME,
 ];
 
 /// Why a server cannot serve.
@@ -92,7 +97,7 @@ pub struct Server {
 
 impl Server {
     /// Puts the server together; it listens nowhere yet. `data_dir` is where the embedded store
-    /// lies, if it does.
+    /// lies, if it does; `escalation_due` how long a question to people may be open.
     ///
     /// # Errors
     /// When the contracts cannot be reflected: a defect.
@@ -101,11 +106,12 @@ impl Server {
         schedules: Schedules,
         admission: Admission,
         data_dir: Option<&std::path::Path>,
+        escalation_due: Duration,
     ) -> Result<Self, Error> {
         let stopping = CancellationToken::new();
         let dispatcher = core.dispatcher.clone();
         let context = Context::new(core, schedules, admission, stopping.clone());
-        let context = context.with_data_dir(data_dir);
+        let context = context.with_data_dir(data_dir).with_escalation_due(escalation_due);
         let (health, health_service) = tonic_health::server::health_reporter();
         let reflection = |error: tonic_reflection::server::Error| Error::Part(error.to_string());
         let reflector = || {
@@ -190,6 +196,7 @@ fn services(context: &Context) -> Routes {
     let triage = TriageServiceServer::new(TriageApi::new(context.clone()));
     let recovery = RecoveryServiceServer::new(RecoveryApi::new(context.clone()));
     let audit = AuditServiceServer::new(AuditApi::new(context.clone()));
+    let escalation = EscalationServiceServer::new(EscalationApi::new(context.clone()));
     let agents = AgentApi::new(context.dispatcher.clone(), context.stopping.clone());
     let agent = AgentServiceServer::new(agents.with_requests(context.runs.clone()));
     // Between replicas messages are larger, and compressing them would cost more than it saves.
@@ -204,6 +211,7 @@ fn services(context: &Context) -> Routes {
         .add_service(bounded!(audit))
         .add_service(bounded!(recovery))
         .add_service(bounded!(triage))
+        .add_service(bounded!(escalation))
         .add_service(bounded!(agent))
         .add_service(lending)
         .add_service(peer)

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use contracts::v1;
 use engine::event::WaitingFor;
@@ -43,6 +44,8 @@ pub struct Context {
     pub(super) watches: Arc<Semaphore>,
     /// The folder of the embedded store.
     pub(super) data_dir: Option<Arc<Path>>,
+    /// How long a question to people may be open.
+    pub(super) escalation_due: Duration,
     folded: Arc<Mutex<VecDeque<Folded>>>,
 }
 
@@ -82,6 +85,7 @@ impl Context {
             admission,
             watches: Arc::new(Semaphore::new(limits::WATCHES_MAX)),
             data_dir: None,
+            escalation_due: crate::config::Config::default().escalation_due,
             folded: Arc::default(),
         }
     }
@@ -90,6 +94,13 @@ impl Context {
     #[must_use]
     pub fn with_data_dir(mut self, data_dir: Option<&Path>) -> Self {
         self.data_dir = data_dir.map(Arc::from);
+        self
+    }
+
+    /// The same where questions to people are due after this time.
+    #[must_use]
+    pub fn with_escalation_due(mut self, due: Duration) -> Self {
+        self.escalation_due = due;
         self
     }
 

@@ -10,6 +10,7 @@ pub mod dead_letter;
 pub mod definition;
 pub mod deployment;
 pub mod diagnose;
+pub mod escalation;
 pub mod lending;
 pub mod orchestrator;
 pub mod page;

@@ -73,6 +73,17 @@ impl Mark {
         }
     }
 
+    /// Whether a journal's mark is of this very request.
+    ///
+    /// # Errors
+    /// When its id was used for another request.
+    pub fn is_of(&self, mark: &RequestMark) -> Result<bool, Refusal> {
+        if mark.id != self.id {
+            return Ok(false);
+        }
+        if mark.body == self.body.to_string() { Ok(true) } else { Err(self.reused()) }
+    }
+
     /// Whether the request was carried out before.
     ///
     /// # Errors
@@ -120,12 +131,13 @@ impl Mark {
     }
 
     fn same(&self, row: RequestRow) -> Result<RequestRow, Refusal> {
-        if row.body_hash == self.body {
-            return Ok(row);
-        }
+        if row.body_hash == self.body { Ok(row) } else { Err(self.reused()) }
+    }
+
+    fn reused(&self) -> Refusal {
         let message = format!("request id `{}` was used before with another body", self.id);
-        Err(Refusal::new(Reason::RequestIdReused, message)
-            .violation("request_id", "take a new id for another request"))
+        Refusal::new(Reason::RequestIdReused, message)
+            .violation("request_id", "take a new id for another request")
     }
 }
 

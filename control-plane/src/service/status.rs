@@ -35,6 +35,7 @@ pub fn code(reason: Reason) -> Code {
         | Reason::IssueCycle => Code::InvalidArgument,
         Reason::WorkflowNotFound
         | Reason::TriageNotFound
+        | Reason::EscalationNotFound
         | Reason::RunNotFound
         | Reason::StepNotFound
         | Reason::AgentNotFound
@@ -48,6 +49,9 @@ pub fn code(reason: Reason) -> Code {
         | Reason::RunState
         | Reason::PlanState
         | Reason::PlanNotUndoable
+        | Reason::EscalationSettled
+        | Reason::EscalationClaimed
+        | Reason::DecisionNotOffered
         | Reason::StepNotWaiting
         | Reason::RollbackOpen
         | Reason::RollbackState

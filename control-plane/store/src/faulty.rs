@@ -396,6 +396,10 @@ impl Store for Faulty {
         self.reach()?.document(kind, id).await
     }
 
+    async fn documents_of(&self, kind: i16, ids: &[String]) -> Result<Vec<DocumentRow>, Error> {
+        self.reach()?.documents_of(kind, ids).await
+    }
+
     async fn documents(
         &self,
         filter: &DocumentFilter,

@@ -385,6 +385,10 @@ pub trait Store: Send + Sync + 'static {
     /// One document.
     async fn document(&self, kind: i16, id: &str) -> Result<Option<DocumentRow>, Error>;
 
+    /// Those documents of one kind that are there of these ids, in any order. Of more ids than a
+    /// page has rows, the first ones.
+    async fn documents_of(&self, kind: i16, ids: &[String]) -> Result<Vec<DocumentRow>, Error>;
+
     /// A page of documents of one kind by (creation time, id), past `after` in the direction asked
     /// for.
     async fn documents(

@@ -6,6 +6,7 @@ mod checkpoint;
 mod completion;
 mod dead_letter;
 mod doctor;
+mod escalation;
 mod execute;
 mod metrics;
 mod plan;
@@ -64,6 +65,9 @@ pub enum Command {
     /// See how far a recovery is
     #[command(subcommand)]
     Progress(progress::ProgressCommand),
+    /// See the questions that people are asked, and decide them
+    #[command(subcommand, visible_alias = "escalation")]
+    Escalations(escalation::EscalationCommand),
     /// Undo what a run has done
     #[command(subcommand, visible_alias = "rollbacks")]
     Rollback(rollback::RollbackCommand),
@@ -149,6 +153,7 @@ async fn dispatch(command: Command, session: &mut Session) -> Result<Exit, Error
         Command::Triage(command) => Box::pin(triage::triage(command, session)).await,
         Command::Triages(command) => Box::pin(triage::run(command, session)).await,
         Command::Checkpoints(command) => Box::pin(checkpoint::run(command, session)).await,
+        Command::Escalations(command) => Box::pin(escalation::run(command, session)).await,
         Command::Rollback(command) => Box::pin(rollback::run(command, session)).await,
         Command::Plans(command) => Box::pin(plan::run(command, session)).await,
         Command::Progress(command) => Box::pin(progress::run(command, session)).await,

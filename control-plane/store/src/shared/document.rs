@@ -35,6 +35,22 @@ pub(super) async fn find(
     row.as_ref().map(document_row).transpose()
 }
 
+pub(super) async fn find_all(
+    connection: &mut Connection,
+    kind: i16,
+    ids: &[&String],
+) -> sqlx::Result<Vec<DocumentRow>> {
+    let mut query = QueryBuilder::<Db>::new(START);
+    query.push_bind(kind).push(" AND id IN (");
+    let mut wanted = query.separated(", ");
+    for id in ids {
+        wanted.push_bind((*id).clone());
+    }
+    query.push(")");
+    let rows = query.build().fetch_all(connection).await?;
+    rows.iter().map(document_row).collect()
+}
+
 pub(super) async fn list(
     connection: &mut Connection,
     filter: &DocumentFilter,

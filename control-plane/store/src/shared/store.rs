@@ -11,7 +11,9 @@ use super::{
 };
 use crate::batch::check_text;
 use crate::document::{check_change, check_seal};
-use crate::limits::{BLOB_BYTES_MAX, DEFINITION_BYTES_MAX, RUNS_AT_ONCE_MAX, TEXT_BYTES_MAX};
+use crate::limits::{
+    BLOB_BYTES_MAX, DEFINITION_BYTES_MAX, PAGE_ROWS_MAX, RUNS_AT_ONCE_MAX, TEXT_BYTES_MAX,
+};
 use crate::{
     Adoption, AuditCursor, AuditFilter, AuditHead, AuditRow, Change, Changed, Collected, Commit,
     Cursor, DeadLetterFilter, DeadLetterRow, Deleted, DocumentFilter, DocumentRow, Error, Facts,
@@ -431,6 +433,16 @@ impl Store for Database {
         }
         let mut connection = self.reader().await?;
         document::find(&mut connection, kind, id).await.map_err(Error::read)
+    }
+
+    async fn documents_of(&self, kind: i16, ids: &[String]) -> Result<Vec<DocumentRow>, Error> {
+        let storable = |id: &&String| is_storable(&[id.as_str()]);
+        let ids: Vec<&String> = ids.iter().filter(storable).take(PAGE_ROWS_MAX as usize).collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut connection = self.reader().await?;
+        document::find_all(&mut connection, kind, &ids).await.map_err(Error::read)
     }
 
     async fn documents(

@@ -117,6 +117,11 @@ pub(crate) async fn documents_are_listed_and_filtered(world: World) {
     let tenant = |tenant: &str| DocumentFilter { tenant: Some(tenant.to_owned()), ..all.clone() };
     assert_eq!(list(tenant("default"), None, true, 9).await.len(), 6);
     assert_eq!(list(tenant("other"), None, true, 9).await.len(), 0);
+    let wanted = ["e5", "e9", "f", "e1", "nul\0"].map(str::to_owned);
+    let mut some = world.store.documents_of(6, &wanted).await.unwrap();
+    some.sort_by(|one, other| one.id.cmp(&other.id));
+    assert_eq!(some.iter().map(|row| &*row.id).collect::<Vec<_>>(), ["e1", "e5"]);
+    assert_eq!(world.store.documents_of(6, &[]).await.unwrap(), []);
     let due = async |until, limit| {
         let rows = world.store.due_documents(6, until, limit).await.unwrap();
         rows.into_iter().map(|row| row.id).collect::<Vec<_>>()

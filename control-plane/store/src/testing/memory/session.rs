@@ -10,7 +10,7 @@ use engine::{ContentHash, RunId};
 use super::tables::Tables;
 use super::{Access, Gate, Memory};
 use crate::document::{check_change, check_seal};
-use crate::limits::RUNS_AT_ONCE_MAX;
+use crate::limits::{PAGE_ROWS_MAX, RUNS_AT_ONCE_MAX};
 use crate::{
     Adoption, AuditCursor, AuditFilter, AuditHead, AuditRow, Change, Changed, Collected, Commit,
     Cursor, DeadLetterFilter, DeadLetterRow, Deleted, DocumentFilter, DocumentRow, Error, Facts,
@@ -349,6 +349,14 @@ impl Store for Session {
 
     async fn document(&self, kind: i16, id: &str) -> Result<Option<DocumentRow>, Error> {
         self.read(|tables| tables.document(kind, id)).await
+    }
+
+    async fn documents_of(&self, kind: i16, ids: &[String]) -> Result<Vec<DocumentRow>, Error> {
+        let found = |tables: &Tables| {
+            let ids = ids.iter().take(PAGE_ROWS_MAX as usize);
+            ids.filter_map(|id| tables.document(kind, id)).collect()
+        };
+        self.read(found).await
     }
 
     async fn documents(
