@@ -30,6 +30,41 @@ pub(super) enum Control {
 }
 
 impl Runs {
+    /// Takes over all unfinished runs that nobody who lives has. It looks at all that are parked:
+    /// something for a start.
+    ///
+    /// # Errors
+    /// When the store cannot list or read them.
+    pub async fn adopt_all(&self) -> Result<usize, store::Error> {
+        let mut count = self.adopt_orphans().await?;
+        loop {
+            let (to, at) = (self.shared.owner(), self.shared.clock.now().0);
+            let page = self.shared.store.adopt_unowned(to, at, limits::ADOPTION_PAGE).await;
+            let page = page.inspect_err(|_| self.look_for_own())?;
+            if page.is_empty() {
+                return Ok(count);
+            }
+            count += self.take_in(page, None).await?;
+        }
+    }
+
+    /// Takes over the unfinished runs of owners that are no replicas.
+    ///
+    /// # Errors
+    /// When the store cannot list or read them.
+    pub async fn adopt_orphans(&self) -> Result<usize, store::Error> {
+        let (store, mut count) = (&self.shared.store, 0);
+        loop {
+            let at = self.shared.clock.now().0;
+            let page = store.adopt_orphans(self.shared.owner(), at, limits::ADOPTION_PAGE).await;
+            let page = page.inspect_err(|_| self.look_for_own())?;
+            if page.is_empty() {
+                return Ok(count);
+            }
+            count += self.take_in(page, None).await?;
+        }
+    }
+
     /// Takes over the unfinished runs of an owner that is fenced; gives how many. Those that a
     /// commit is about to change are left to another call.
     ///

@@ -16,6 +16,7 @@ mod least_wait;
 mod notify;
 mod others;
 mod parking;
+mod setup;
 mod slot;
 mod telemetry;
 mod write_path;
@@ -43,7 +44,7 @@ pub use ends::{End, Final};
 pub use keys::Holding;
 pub use notify::Notifier;
 pub use others::{Alone, Answered, Others, Passed, Standing};
-pub use write_path::{Among, Inbox, Parts, spawn, spawn_among};
+pub use setup::{Among, Inbox, Parts, spawn, spawn_among};
 
 use folding::Folding;
 use slot::{Ask, Envelope, Reply};
