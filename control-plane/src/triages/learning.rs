@@ -260,7 +260,7 @@ fn learn(version: u64, outcomes: &[Outcome], agents: &[AgentDeclaration], from: 
 
 /// A hash of what agents declare of issues and of which outcomes there are.
 fn digest(agents: &[AgentDeclaration], outcomes: &[(DocumentRow, Outcome)]) -> String {
-    let mut text = String::new();
+    let mut text = format!("{}\n", classifier::LEARNER);
     for class in classes(agents) {
         text.push_str(&format!("{:?} {:?} {:?}\n", class.name, class.text, class.phrases));
         for (at, number) in class.handlers {

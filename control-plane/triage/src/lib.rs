@@ -24,6 +24,7 @@ pub mod likeness;
 pub mod classifier;
 
 mod fit;
+mod ridge;
 
 pub mod history;
 

@@ -18,6 +18,8 @@ pub const TEXT_BYTES_READ: usize = 4 * 1024;
 pub const EXAMPLES_MAX: usize = 4_000;
 /// Confirmed outcomes from which on a model places; before, declarations alone do.
 pub const EXAMPLES_MIN: usize = 30;
+/// Confirmed outcomes, the newest, that are weighed one by one: the work grows with their cube.
+pub const RIDGE_EXAMPLES_MAX: usize = 1_000;
 /// Runners-up kept with an assignment.
 pub const RUNNERS_UP_MAX: usize = 3;
 /// Words named in a reason.

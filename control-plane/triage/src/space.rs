@@ -34,6 +34,15 @@ pub type Vector = Vec<(u32, f32)>;
 pub struct Space {
     ids: KeyMap<u32>,
     weights: Vec<f32>,
+    /// Of how many texts each is.
+    counts: Vec<u32>,
+    texts: usize,
+    texts_min: u32,
+}
+
+/// How much a token weighs that is in `count` of `texts` texts.
+fn weight(count: u32, texts: usize) -> f32 {
+    (((1.0 + texts as f64) / (1.0 + f64::from(count))).ln() + 1.0) as f32
 }
 
 impl Space {
@@ -45,14 +54,13 @@ impl Space {
                 *counts.entry(*key).or_default() += 1;
             }
         }
-        let all = texts.len() as f64;
-        let mut space = Space::default();
+        let mut space = Space { texts: texts.len(), texts_min, ..Space::default() };
         for (key, count) in counts {
             if count >= texts_min {
                 let id = u32::try_from(space.weights.len()).unwrap_or(u32::MAX);
                 space.ids.insert(key, id);
-                let weight = ((1.0 + all) / (1.0 + f64::from(count))).ln() + 1.0;
-                space.weights.push(weight as f32);
+                space.weights.push(weight(count, texts.len()));
+                space.counts.push(count);
             }
         }
         space
@@ -75,12 +83,24 @@ impl Space {
 
     /// The vector of a text.
     pub fn vector(&self, text: &[(u64, u32)]) -> Vector {
+        self.weighed(text, |id| Some(self.weights[id as usize]))
+    }
+
+    /// The vector of a text that the space was made from, as if that had not been among them: what
+    /// it alone has is not known then, and what it shares is rarer.
+    pub fn vector_unseen(&self, text: &[(u64, u32)]) -> Vector {
+        self.weighed(text, |id| {
+            let others = self.counts[id as usize].saturating_sub(1);
+            (others >= self.texts_min).then(|| weight(others, self.texts.saturating_sub(1)))
+        })
+    }
+
+    fn weighed(&self, text: &[(u64, u32)], weight: impl Fn(u32) -> Option<f32>) -> Vector {
         let mut vector: Vector = text
             .iter()
             .filter_map(|(key, count)| {
                 let id = self.id(*key)?;
-                let weight = self.weights[id as usize];
-                Some((id, (1.0 + (*count as f32).ln()) * weight))
+                Some((id, (1.0 + (*count as f32).ln()) * weight(id)?))
             })
             .collect();
         vector.sort_unstable_by_key(|(id, _)| *id);
@@ -97,6 +117,19 @@ pub fn unit(vector: &mut Vector) {
             *x = (f64::from(*x) / length) as f32;
         }
     }
+}
+
+/// The product of two vectors.
+pub fn product(left: &Vector, right: &Vector) -> f64 {
+    let mut sum = 0.0;
+    let mut right = right.iter().peekable();
+    for (id, x) in left {
+        while right.next_if(|(other, _)| other < id).is_some() {}
+        if let Some((_, y)) = right.next_if(|(other, _)| other == id) {
+            sum += f64::from(*x) * f64::from(*y);
+        }
+    }
+    sum
 }
 
 /// The sum of vectors.
