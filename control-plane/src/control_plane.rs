@@ -16,6 +16,7 @@ use crate::data_dir::{self, DataDir};
 use crate::dispatch;
 use crate::escalations::{Keeper, Policy};
 use crate::limits;
+use crate::plans;
 use crate::replicas;
 use crate::retention;
 use crate::runs::Notifier;
@@ -110,11 +111,18 @@ impl ControlPlane {
             },
             asked: core.runs.asked(),
         };
+        let plans = plans::keeper::run(
+            core.runs.clone(),
+            core.replicas.clone(),
+            server.learning().clone(),
+            shutdown.clone(),
+        );
         let tasks = vec![
             tokio::spawn(keeper.run(shutdown.clone())),
             tokio::spawn(schedules.run(shutdown.clone())),
             tokio::spawn(retention),
             tokio::spawn(seals),
+            tokio::spawn(plans),
         ];
         if let Some(listener) = listener {
             server.serve(listener);

@@ -23,6 +23,8 @@ pub enum Kind {
     AgentDeclaration = 8,
     /// Who has taken up a question to a person, comments and reminders; its id is the question's.
     EscalationHandling = 9,
+    /// How agents did with the issues of a recovery plan; its id is the plan's.
+    PlanOutcome = 10,
 }
 
 impl Kind {

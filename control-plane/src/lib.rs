@@ -14,6 +14,7 @@ mod hash;
 pub mod ids;
 pub mod lease;
 pub mod limits;
+pub mod plans;
 pub mod recovery;
 pub mod replicas;
 pub mod retention;

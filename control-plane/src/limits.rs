@@ -364,6 +364,21 @@ pub const OWNERS_ASKED_MAX: usize = 10_000;
 /// How many events a run may take over from another one.
 pub const EVENTS_FORKED_MAX: usize = 20_000;
 
+// Recovery plans.
+
+/// How often it is looked for ended recoveries of which nobody told.
+pub const PLANS_LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How long until one that goes on is looked at again, however long it went on already.
+pub const PLANS_LOOK_PAUSE_MAX: Duration = Duration::from_secs(600);
+/// How many are looked at in one go.
+pub const PLANS_LOOKED_AT_ONCE: u32 = 1_000;
+/// How many ends of recoveries wait to be written down; of others the next look finds out.
+pub const PLAN_ENDS_WAITING: usize = 1_000;
+/// How often the end of a recovery is tried to be written when others write it too.
+pub const PLAN_CLOSE_ATTEMPTS: usize = 5;
+/// Recoveries that are learned from, the newest.
+pub const PLANS_LEARNED_MAX: usize = 2_000;
+
 // Triage.
 
 /// Agent types whose declarations are kept while they are away.

@@ -2,11 +2,12 @@
 //!
 //! - `plan` writes the workflow of a triage, with `yaml` for its scalars;
 //! - `progress` folds a run's journal to how far a recovery is, `utilisation` to how well its
-//!   agents were used;
+//!   agents were used, `ended` to how each issue ended and who mended it;
 //! - `resources` advises which agents to add, drain or move.
 //!
 //! All of it is pure: no store, no clock, no agents. `service::plan` puts it to use.
 
+pub mod ended;
 pub mod plan;
 pub mod progress;
 pub mod resources;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::event::{Ending, Event, SkipReason, WaitingFor};
+use engine::event::{Ending, Event, SkipReason, UndoDecision, WaitingFor};
 use engine::graph::{Graph, NodeKind};
 use engine::task::AgentRef;
 use engine::{InstanceId, Instant};
@@ -350,9 +350,7 @@ impl Progress {
             offered: sum.offered + one.offered,
             busy: sum.busy + one.busy,
         });
-        let issues = outline.steps.iter().enumerate().filter_map(|(at, step)| {
-            Some((Arc::clone(step.issue.as_ref()?), self.standing_of(at, now)))
-        });
+        let issues = self.issues(now).map(|(issue, _, standing)| (issue, standing));
         Report {
             sequence: self.sequence,
             at: self.at,
@@ -366,6 +364,18 @@ impl Progress {
             used,
             ended: self.ended,
         }
+    }
+
+    /// The issues that have steps, with these and where they stand.
+    pub(super) fn issues(
+        &self,
+        now: &Now,
+    ) -> impl Iterator<Item = (Arc<str>, InstanceId, Standing)> {
+        let steps = self.outline.steps.iter().enumerate();
+        steps.filter_map(|(at, step)| {
+            let n = InstanceId(u32::try_from(at).ok()?);
+            Some((Arc::clone(step.issue.as_ref()?), n, self.standing_of(at, now)))
+        })
     }
 
     /// A journal does not say that an agent has begun; who has it now does.
@@ -486,7 +496,10 @@ fn standing(event: &Event) -> Option<Standing> {
         },
         Event::StepCancelled { .. } => Standing::Skipped,
         Event::UndoQueued { .. } => Standing::Undoing,
-        Event::UndoSucceeded { .. } => Standing::Undone,
+        Event::UndoSucceeded { .. } | Event::UndoDecided { decision: UndoDecision::Done, .. } => {
+            Standing::Undone
+        }
+        Event::UndoDecided { decision: UndoDecision::Retry, .. } => Standing::Undoing,
         Event::UndoFailed { retry_at: None, .. } => Standing::Stuck,
         _ => return None,
     })

@@ -23,6 +23,8 @@ pub(super) struct World {
     running: Vec<(Instant, Instant, TaskOrder)>,
     durations: BTreeMap<String, Duration>,
     failing: BTreeSet<String>,
+    /// Steps and the agent types that cannot do them.
+    failing_by: BTreeSet<(String, String)>,
     /// Only one task is given out whenever something happens.
     pub(super) slow: bool,
     /// Slots × seconds while there was enough to do for all that were free, and how much of it
@@ -48,6 +50,7 @@ impl World {
             running: Vec::new(),
             durations: BTreeMap::new(),
             failing: BTreeSet::new(),
+            failing_by: BTreeSet::new(),
             slow: false,
             offered: 0.0,
             used: 0.0,
@@ -75,6 +78,11 @@ impl World {
     /// A step fails for good.
     pub(super) fn fails(&mut self, step: &str) {
         self.failing.insert(step.to_owned());
+    }
+
+    /// A step fails for good at agents of this type.
+    pub(super) fn fails_by(&mut self, step: &str, agent: &str) {
+        self.failing_by.insert((step.to_owned(), agent.to_owned()));
     }
 
     pub(super) fn ended(&self) -> bool {
@@ -148,8 +156,9 @@ impl World {
     }
 
     fn report(&self, order: &TaskOrder, began: Instant) -> TaskReport {
-        let fails =
-            order.key.purpose == Purpose::Do && self.failing.contains(&*order.path.to_string());
+        let (path, agent) = (order.path.to_string(), who(order).agent_type.to_string());
+        let fails = order.key.purpose == Purpose::Do
+            && (self.failing.contains(&path) || self.failing_by.contains(&(path, agent)));
         let outcome = if fails {
             TaskOutcome::Failed(TaskError {
                 kind: FailureKind::Permanent,

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::{Runs, lock};
 use crate::hash::QuickMap;
+use crate::plans::PLAN_LABEL;
 
 /// How a run ended.
 #[derive(Clone, Debug)]
@@ -56,11 +57,14 @@ impl Final {
 #[derive(Debug, Default)]
 pub(crate) struct Ends {
     waiting: Mutex<QuickMap<RunId, Vec<mpsc::Sender<Final>>>>,
+    /// Who is told which plans' runs ended.
+    plans: Mutex<Option<mpsc::Sender<String>>>,
 }
 
 impl Ends {
     /// The end of a run is durable.
     pub(crate) fn ended(&self, state: &State) {
+        self.tell_plan(state);
         let Some(senders) = lock(&self.waiting).remove(&state.id()) else { return };
         let (step, error) = state.failure();
         let end = End {
@@ -74,6 +78,17 @@ impl Ends {
             counts: state.counts(),
         };
         tell(senders, &Final::Ended(Box::new(end)));
+    }
+
+    /// Of one that is not told for want of room it is found out by a look into the store.
+    fn tell_plan(&self, state: &State) {
+        let started = state.started();
+        let Some(plan) = started.labels.get(PLAN_LABEL) else { return };
+        if started.parent.is_none()
+            && let Some(sender) = &*lock(&self.plans)
+        {
+            drop(sender.try_send(plan.clone()));
+        }
     }
 
     /// This process has the run no more.
@@ -96,6 +111,11 @@ impl Runs {
     /// must have room for one word on each run that it is given for.
     pub fn tell_end(&self, run: RunId, sender: mpsc::Sender<Final>) {
         lock(&self.shared.ends.waiting).entry(run).or_default().push(sender);
+    }
+
+    /// Has `sender` told the plan, as the run's label names it, whenever a plan's run has ended.
+    pub fn tell_plan_ends(&self, sender: mpsc::Sender<String>) {
+        *lock(&self.shared.ends.plans) = Some(sender);
     }
 
     /// Nobody who uses that channel waits for the run any more.

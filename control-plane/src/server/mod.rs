@@ -50,6 +50,7 @@ use crate::service::peer::PeerApi;
 use crate::service::recovery::RecoveryApi;
 use crate::service::triage::TriageApi;
 use crate::service::{Context, auth};
+use crate::triages::Learning;
 use connection::Connections;
 
 /// The services whose health is told, each by its name.
@@ -92,6 +93,7 @@ pub struct Server {
     connections: Connections,
     health: HealthReporter,
     dispatcher: Dispatcher,
+    learning: Learning,
     stopping: CancellationToken,
 }
 
@@ -128,9 +130,16 @@ impl Server {
         for service in SERVICES {
             health.set_service_status(service, ServingStatus::Serving).await;
         }
+        let learning = context.learning.clone();
         let router = router(routes, http::routes(context), stopping.clone());
         tokio::spawn(telemetry::upkeep(stopping.clone()));
-        Ok(Self { connections: Connections::new(router), health, dispatcher, stopping })
+        Ok(Self { connections: Connections::new(router), health, dispatcher, learning, stopping })
+    }
+
+    /// What confirmed outcomes and ended recoveries taught.
+    #[must_use]
+    pub fn learning(&self) -> &Learning {
+        &self.learning
     }
 
     /// Listens on an address. Others than loopback are refused unless `insecure`.

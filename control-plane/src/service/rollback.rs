@@ -7,7 +7,7 @@ use std::sync::Arc;
 use contracts::v1;
 use contracts::v1::rollback_target::Target;
 use engine::definition::check_params;
-use engine::event::{Origin, RollbackTo, UndoDecision};
+use engine::event::{RollbackTo, UndoDecision};
 use engine::{CheckpointView, Command, ContentHash, RollbackView, RunId, State, UndoView};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -42,7 +42,7 @@ pub async fn plan(
     let mark = Mark::new(&request.request_id, "PlanRollback", &parts)?;
     let needs_approval = request.needs_approval;
     let command = |origin| Command::PlanRollback { to, needs_approval, origin };
-    ask(context, who, id, mark.as_ref(), command).await?;
+    run::tell(context, who, id, mark.as_ref(), command).await?;
     Ok(v1::PlanRollbackResponse { rollback: Some(current(context, id, 0).await?) })
 }
 
@@ -60,7 +60,7 @@ pub async fn approve(
     let parts = [request.run_id.as_bytes(), asked.as_bytes()];
     let mark = Mark::new(&request.request_id, "ApproveRollback", &parts)?;
     let command = |origin| Command::ApproveRollback { number, approve, comment, origin };
-    ask(context, who, id, mark.as_ref(), command).await?;
+    run::tell(context, who, id, mark.as_ref(), command).await?;
     let rollback = if approve { Some(current(context, id, number).await?) } else { None };
     Ok(v1::ApproveRollbackResponse { rollback })
 }
@@ -76,7 +76,7 @@ pub async fn execute(
     let parts = [request.run_id.as_bytes(), &number.to_be_bytes()];
     let mark = Mark::new(&request.request_id, "ExecuteRollback", &parts)?;
     let command = |origin| Command::ExecuteRollback { number, origin };
-    ask(context, who, id, mark.as_ref(), command).await?;
+    run::tell(context, who, id, mark.as_ref(), command).await?;
     Ok(v1::ExecuteRollbackResponse { rollback: Some(current(context, id, number).await?) })
 }
 
@@ -119,7 +119,7 @@ pub async fn decide(
     let mark = Mark::new(&request.request_id, "DecideUndo", &parts)?;
     let (path, comment) = (request.step, request.comment);
     let command = |origin| Command::DecideUndo { path, decision, comment, origin };
-    ask(context, who, id, mark.as_ref(), command).await?;
+    run::tell(context, who, id, mark.as_ref(), command).await?;
     Ok(v1::DecideUndoResponse { rollback: Some(current(context, id, 0).await?) })
 }
 
@@ -326,17 +326,6 @@ pub async fn fork(
     let new = NewRun { id: new_id, graph, started: begun, request, fork };
     let (Started::New(id) | Started::Before(id)) = context.runs.start(new).await?;
     Ok(v1::ForkRunResponse { run: Some(run::shown(context, id).await?) })
-}
-
-async fn ask(
-    context: &Context,
-    who: &Principal,
-    id: RunId,
-    mark: Option<&Mark>,
-    command: impl FnOnce(Origin) -> Command,
-) -> Result<(), Refusal> {
-    let origin = who.origin(mark.map(Mark::journal));
-    Ok(context.runs.ask(id, command(origin)).await?)
 }
 
 async fn current(context: &Context, id: RunId, number: u32) -> Result<v1::Rollback, Refusal> {

@@ -17,6 +17,7 @@ use super::request::{Known, Mark};
 use super::status::Refusal;
 use super::{Context, convert, page, workflow};
 use crate::limits;
+use crate::plans;
 use crate::runs::{NewRun, Started, started};
 
 /// The status of rows whose rollback waits for a person.
@@ -301,9 +302,31 @@ pub async fn ask(
     command: impl FnOnce(Origin) -> Command,
 ) -> Result<v1::Run, Refusal> {
     let id = convert::run_id(run_id, "run_id")?;
-    let origin = who.origin(mark.map(Mark::journal));
-    context.runs.ask(id, command(origin)).await?;
+    tell(context, who, id, mark, command).await?;
     shown(context, id).await
+}
+
+/// The same of a run whose id is read already, without the run behind it.
+///
+/// # Errors
+/// As [`ask`].
+pub async fn tell(
+    context: &Context,
+    who: &Principal,
+    id: RunId,
+    mark: Option<&Mark>,
+    command: impl FnOnce(Origin) -> Command,
+) -> Result<(), Refusal> {
+    let command = command(who.origin(mark.map(Mark::journal)));
+    let goes_on = matches!(
+        command,
+        Command::Retry { .. } | Command::Reopen { .. } | Command::ExecuteRollback { .. }
+    );
+    if goes_on {
+        let now = context.runs.clock().now();
+        plans::expect_another_end(&**context.runs.store(), id, now).await?;
+    }
+    Ok(context.runs.ask(id, command).await?)
 }
 
 /// A run's row.

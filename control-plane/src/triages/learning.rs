@@ -1,11 +1,12 @@
-//! What confirmed outcomes taught: the model, the history, and how often the first assignment was
-//! right. It is one document a tenant, whose version is the model's; it follows from outcomes and
-//! declarations alone, so that any replica may make it and all make the same.
+//! What outcomes taught: the model, the history, and how often the first assignment was right. The
+//! model learns from what people confirmed, the history also from how recoveries ended. It is one
+//! document a tenant; it follows from outcomes and declarations alone, so that any replica may make
+//! it and all make the same.
 //!
 //! New outcomes are learned from in the background, many at once; a triage that comes before waits
 //! for it, so that whatever was confirmed here before a triage has been learned from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use ::triage::classifier::{self, Classifier};
@@ -22,6 +23,7 @@ use crate::clock::Clock;
 use crate::dispatch::Dispatcher;
 use crate::documents::Kind;
 use crate::limits;
+use crate::plans::outcome::{self as plan_outcome, PlanOutcome};
 
 /// How often the document is tried to be written when others write it too.
 const ATTEMPTS: usize = 5;
@@ -33,8 +35,11 @@ pub struct Learned {
     pub model: Model,
     /// How agents did.
     pub history: History,
-    /// The hash of all that it was learned from.
+    /// The hash of all that the model was learned from.
     from: String,
+    /// The hash of the recoveries that the history was learned from beside that.
+    #[serde(default)]
+    recoveries: String,
 }
 
 /// What a triage is decided with.
@@ -86,7 +91,7 @@ impl Learning {
     pub async fn knowledge(&self, tenant: &str) -> Result<Knowledge, store::Error> {
         let inner = &*self.0;
         let agents = self.declared(tenant).await?;
-        let said = digest(&agents, &[]);
+        let said = digest(&agents, std::iter::empty());
         let mut tenants = inner.tenants.lock().await;
         if tenants.len() >= limits::TENANTS_LEARNED && !tenants.contains_key(tenant) {
             tenants.clear();
@@ -176,15 +181,14 @@ impl Learning {
             if state.is_fresh && (is_for_these || state.version == 0) {
                 return Ok(());
             }
-            let outcomes = outcome::read(store, tenant).await?;
-            let from = digest(&[], &outcomes) + said;
-            if outcomes.is_empty() || state.learned.from == from {
+            let lessons = Lessons::read(store, tenant, said).await?;
+            if lessons.is_nothing() || lessons.are_known(&state.learned) {
                 state.is_fresh = true;
                 return Ok(());
             }
-            let outcomes: Vec<Outcome> = outcomes.into_iter().map(|(_, outcome)| outcome).collect();
             let (next, made_for) = (u64::try_from(version).unwrap_or(0) + 1, agents.to_vec());
-            let learned = blocking(move || learn(next, &outcomes, &made_for, from)).await?;
+            let before = Arc::clone(&state.learned);
+            let learned = blocking(move || lessons.learn(next, &before, &made_for)).await?;
             if self.keep(tenant, &learned, version).await? == Changed::Done {
                 tracing::info!(
                     tenant,
@@ -230,6 +234,7 @@ impl Learning {
                 "version": version + 1,
                 "examples": learned.model.examples.len(),
                 "from": learned.from,
+                "recoveries": learned.recoveries,
             }),
             request: None,
         };
@@ -237,29 +242,78 @@ impl Learning {
     }
 }
 
-fn learn(version: u64, outcomes: &[Outcome], agents: &[AgentDeclaration], from: String) -> Learned {
-    let examples: Vec<Example> = outcomes.iter().map(|outcome| outcome.example.clone()).collect();
-    let mut learned = Learned { from, ..Learned::default() };
-    for outcome in outcomes {
-        let right = &outcome.example.agent_type;
-        let category = match outcome.category.is_empty() {
-            true => category_of(agents, right),
-            false => outcome.category.clone(),
+/// What is to be learned from.
+struct Lessons {
+    tenant: String,
+    outcomes: Vec<Outcome>,
+    /// The ids of these.
+    confirmed: BTreeSet<String>,
+    recoveries: Vec<PlanOutcome>,
+    /// The hashes by which it is known what was learned already.
+    from: String,
+    recovered: String,
+}
+
+impl Lessons {
+    /// `said` is the hash of what agents declare.
+    async fn read(store: &dyn Store, tenant: &str, said: &str) -> Result<Self, store::Error> {
+        let outcomes = outcome::read(store, tenant).await?;
+        let recoveries = plan_outcome::read(store, tenant).await?;
+        let recovered = match recoveries.is_empty() {
+            true => String::new(),
+            false => digest(&[], recoveries.iter().map(|(row, _)| row)),
         };
-        let (duration, at) = (outcome.duration_ms, outcome.at_ms);
-        learned.history.record(right, &category, outcome.mended, duration, at);
-        if let Some(assigned) = &outcome.assigned
-            && assigned != right
-        {
-            learned.history.record(assigned, &category, false, None, at);
-        }
+        Ok(Self {
+            tenant: tenant.to_owned(),
+            from: digest(&[], outcomes.iter().map(|(row, _)| row)) + said,
+            recovered,
+            confirmed: outcomes.iter().map(|(row, _)| row.id.clone()).collect(),
+            outcomes: outcomes.into_iter().map(|(_, outcome)| outcome).collect(),
+            recoveries: recoveries.into_iter().map(|(_, outcome)| outcome).collect(),
+        })
     }
-    learned.model = classifier::train(version, &examples, agents);
-    learned
+
+    fn is_nothing(&self) -> bool {
+        self.outcomes.is_empty() && self.recoveries.is_empty()
+    }
+
+    fn are_known(&self, learned: &Learned) -> bool {
+        learned.from == self.from && learned.recoveries == self.recovered
+    }
+
+    /// `before` is what was known until now: its model stays where nothing new was confirmed.
+    fn learn(self, version: u64, before: &Learned, agents: &[AgentDeclaration]) -> Learned {
+        let mut learned = Learned { recoveries: self.recovered, ..Learned::default() };
+        for outcome in &self.outcomes {
+            let right = &outcome.example.agent_type;
+            let category = match outcome.category.is_empty() {
+                true => category_of(agents, right),
+                false => outcome.category.clone(),
+            };
+            let (duration, at) = (outcome.duration_ms, outcome.at_ms);
+            learned.history.record(right, &category, outcome.mended, duration, at);
+            if let Some(assigned) = &outcome.assigned
+                && assigned != right
+            {
+                learned.history.record(assigned, &category, false, None, at);
+            }
+        }
+        let history = &mut learned.history;
+        plan_outcome::learn(history, &self.tenant, &self.recoveries, &self.confirmed);
+        if before.from == self.from {
+            learned.model = before.model.clone();
+        } else {
+            let examples = self.outcomes.into_iter().map(|outcome| outcome.example);
+            let examples: Vec<Example> = examples.collect();
+            learned.model = classifier::train(version, &examples, agents);
+        }
+        learned.from = self.from;
+        learned
+    }
 }
 
 /// A hash of what agents declare of issues and of which outcomes there are.
-fn digest(agents: &[AgentDeclaration], outcomes: &[(DocumentRow, Outcome)]) -> String {
+fn digest<'a>(agents: &[AgentDeclaration], rows: impl Iterator<Item = &'a DocumentRow>) -> String {
     let mut text = format!("{}\n", classifier::LEARNER);
     for class in classes(agents) {
         text.push_str(&format!("{:?} {:?} {:?}\n", class.name, class.text, class.phrases));
@@ -267,7 +321,7 @@ fn digest(agents: &[AgentDeclaration], outcomes: &[(DocumentRow, Outcome)]) -> S
             text.push_str(&format!("{:?} {number}\n", agents[at].agent_type));
         }
     }
-    for (row, _) in outcomes {
+    for row in rows {
         text.push_str(&format!("{:?} {}\n", row.id, row.version));
     }
     ContentHash::of(text.as_bytes()).to_string()

@@ -34,17 +34,25 @@ impl Outcome {
     #[must_use]
     pub fn id(&self, tenant: &str, triage: &str) -> String {
         let example = &self.example;
-        let parts: [&str; 4] = if triage.is_empty() {
-            [tenant, &example.title, &example.description, &example.component]
-        } else {
-            [tenant, triage, &example.id, ""]
-        };
-        let mut text = String::new();
-        for part in parts {
-            text.push_str(&format!("{}:{part}", part.len()));
+        if !triage.is_empty() {
+            return id_of(tenant, triage, &example.id);
         }
-        ContentHash::of(text.as_bytes()).to_string()
+        hash([tenant, &example.title, &example.description, &example.component])
     }
+}
+
+/// The id of the outcome of an issue of a triage.
+#[must_use]
+pub fn id_of(tenant: &str, triage: &str, issue: &str) -> String {
+    hash([tenant, triage, issue, ""])
+}
+
+fn hash(parts: [&str; 4]) -> String {
+    let mut text = String::new();
+    for part in parts {
+        text.push_str(&format!("{}:{part}", part.len()));
+    }
+    ContentHash::of(text.as_bytes()).to_string()
 }
 
 /// The newest outcomes of a tenant, the oldest first, each with its row.

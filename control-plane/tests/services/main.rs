@@ -10,12 +10,14 @@
 //! - `agents`: agents are drained;
 //! - `doctor`: how the deployment is;
 //! - `triage`: issues are placed, outcomes learned from;
+//! - `plans`: what is written once the run of a plan has ended;
 //! - `port`: what else the port serves, and how it stops.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod admission;
 mod agents;
 mod doctor;
+mod plans;
 mod port;
 mod retention;
 mod run;

@@ -9,6 +9,7 @@ use tonic::transport::Channel;
 
 use super::{World, on_both_stores};
 use crate::support::client::{fields, reason};
+use crate::support::until;
 
 on_both_stores!(
     a_plan_is_edited_approved_and_executed_once,
@@ -52,6 +53,12 @@ async fn create(world: &World, text: &str, request_id: &str) -> v1::RecoveryPlan
 async fn get(world: &World, plan_id: &str) -> v1::RecoveryPlan {
     let request = v1::GetRecoveryPlanRequest { plan_id: plan_id.to_owned() };
     recovery(world).get_recovery_plan(request).await.unwrap().into_inner().plan.unwrap()
+}
+
+/// Waits until it is written how a plan ended.
+async fn closed(world: &World, plan_id: &str) -> v1::RecoveryPlan {
+    until("the plan is closed", async || get(world, plan_id).await.end_time.is_some()).await;
+    get(world, plan_id).await
 }
 
 async fn approve(world: &World, plan: &v1::RecoveryPlan) -> v1::RecoveryPlan {
@@ -138,6 +145,22 @@ async fn issues_are_triaged_planned_and_mended(world: &World) {
     }
     let run = world.client.ended(&done.run.unwrap().run_id).await;
     assert_eq!(run.status(), RunStatus::Success, "{}", run.error);
+    let plan = closed(world, &plan.plan_id).await;
+    for issue in &plan.issues {
+        assert_eq!((issue.status(), &*issue.mended_by), (IssueStatus::Resolved, "cooler"));
+        assert!(issue.took.is_some(), "{issue:?}");
+    }
+    // How long it took is known from now on.
+    let minutes = triage.assignments[0].estimated_duration.unwrap().seconds;
+    assert_eq!(minutes, 300, "nothing was known before");
+    until("it is learned from", async || {
+        let issues = vec![issue("third", &[])];
+        let request = v1::TriageIssuesRequest { issues, ..Default::default() };
+        let mut triages = TriageServiceClient::new(world.shared.server.channel().await);
+        let triage = triages.triage_issues(request).await.unwrap().into_inner().triage.unwrap();
+        triage.assignments[0].estimated_duration.unwrap().seconds < minutes
+    })
+    .await;
     let unknown = v1::CreateRecoveryPlanRequest {
         source: Some(Source::TriageId("nothing".to_owned())),
         ..Default::default()

@@ -8,7 +8,8 @@ use contracts::v1::create_recovery_plan_request::Source;
 use contracts::v1::{
     ApproveRecoveryPlanRequest, Complaint, CreateRecoveryPlanRequest, EditRecoveryPlanRequest,
     ExecuteRecoveryRequest, GetRecoveryPlanRequest, ListRecoveryPlansRequest,
-    ListRecoveryPlansResponse, PlannedChange, RecoveryPlan, UndoKind, ValidateRecoveryPlanRequest,
+    ListRecoveryPlansResponse, PlanIssue, PlannedChange, RecoveryPlan, UndoKind,
+    ValidateRecoveryPlanRequest,
 };
 
 use super::workflow::or_dash;
@@ -399,6 +400,29 @@ fn estimate(plan: &RecoveryPlan) -> String {
     span.map_or_else(|| "-".to_owned(), moment::duration)
 }
 
+/// When and how the run ended.
+fn ended(plan: &RecoveryPlan, now: chrono::DateTime<chrono::Utc>) -> String {
+    if plan.end_time.is_none() {
+        return String::new();
+    }
+    let status = plan.run_status().as_str_name().trim_start_matches("RUN_STATUS_");
+    let at = moment::local(plan.end_time.as_ref(), now);
+    format!("{} {at}", status.to_ascii_lowercase())
+}
+
+fn result(issue: &PlanIssue) -> String {
+    let status = issue.status().as_str_name().trim_start_matches("ISSUE_STATUS_");
+    status.to_ascii_lowercase().replace('_', " ")
+}
+
+/// The title, and what went wrong where something did.
+fn said(issue: &PlanIssue) -> String {
+    match issue.error.is_empty() {
+        true => issue.title.clone(),
+        false => format!("{}: {}", issue.title, issue.error),
+    }
+}
+
 fn print(plan: &RecoveryPlan, session: &mut Session) -> Result<(), Error> {
     let now = moment::now();
     let mut text = details(&[
@@ -409,14 +433,26 @@ fn print(plan: &RecoveryPlan, session: &mut Session) -> Result<(), Error> {
         ("Comment", plan.comment.clone()),
         ("Run", plan.run_id.clone()),
         ("Estimate", estimate(plan)),
+        ("Ended", ended(plan, now)),
         ("Created", moment::local(plan.create_time.as_ref(), now)),
         ("Etag", plan.etag.clone()),
     ]);
     let mut table = Table::new(&["ISSUE", "STEP", "AGENT", "TITLE"], &session.output);
+    if plan.end_time.is_some() {
+        let headings = ["ISSUE", "STEP", "AGENT", "RESULT", "TOOK", "TITLE"];
+        table = Table::new(&headings, &session.output);
+    }
     for issue in &plan.issues {
         let step = if issue.step.is_empty() { "by hand" } else { &issue.step };
         let title = one_line(&issue.title, TITLE_CHARS_MAX);
-        table.row([&*issue.issue_id, step, or_dash(&issue.agent), &title]);
+        if plan.end_time.is_none() {
+            table.row([&*issue.issue_id, step, or_dash(&issue.agent), &title]);
+            continue;
+        }
+        let agent = if issue.mended_by.is_empty() { &issue.agent } else { &issue.mended_by };
+        let took = moment::span(issue.took.as_ref()).map(moment::duration).unwrap_or_default();
+        let (result, said) = (result(issue), one_line(&said(issue), TITLE_CHARS_MAX));
+        table.row([&*issue.issue_id, step, or_dash(agent), &result, or_dash(&took), &said]);
     }
     text.push_str("\n\n");
     text.push_str(&table.text());

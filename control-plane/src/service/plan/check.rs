@@ -8,7 +8,8 @@ use contracts::v1::{self, UndoKind};
 use engine::definition::{Complaint, Severity};
 use engine::graph::{Action, Graph, Node, NodeKind};
 
-use super::stored::{Body, Plan};
+use super::stored::Plan;
+use crate::plans::Body;
 use crate::recovery::plan::Undo;
 use crate::recovery::progress::Outline;
 use crate::service::definition::{self, Strictness, Unit};

@@ -10,6 +10,7 @@ use engine::definition::check_params;
 use super::check::{self, Checked};
 use super::made_before;
 use super::stored::Plan;
+use crate::plans::{self, PLAN_LABEL, TRIAGE_LABEL};
 use crate::runs::{NewRun, Started, started};
 use crate::service::auth::Principal;
 use crate::service::request::Mark;
@@ -24,7 +25,9 @@ pub async fn execute(
 ) -> Result<v1::ExecuteRecoveryResponse, Refusal> {
     run::check_labels(&request.labels)?;
     let labels: std::collections::BTreeMap<String, String> = request.labels.into_iter().collect();
-    if let Some(taken) = ["plan", "triage"].into_iter().find(|name| labels.contains_key(*name)) {
+    if let Some(taken) =
+        [PLAN_LABEL, TRIAGE_LABEL].into_iter().find(|name| labels.contains_key(*name))
+    {
         let wrong = format!("`{taken}` is set by the orchestrator; take another name");
         return Err(Refusal::field("labels", wrong));
     }
@@ -60,6 +63,8 @@ pub async fn execute(
     refuse(&checked, &plan)?;
     let id = crate::ids::run_id(&**context.runs.clock());
     plan.body.run = Some(id);
+    let now = context.runs.clock().now();
+    plan.row.due_at = Some(plans::look_after(now).0);
     plan.body.labels = labels;
     plan.set_status(PlanStatus::Executed);
     if !plan.write(context, who, mark.as_ref(), "plan.execute").await? {
@@ -130,9 +135,9 @@ async fn start(
     begun.tenant.clone_from(&who.tenant);
     begun.origin = who.origin(None);
     begun.labels.clone_from(&plan.body.labels);
-    begun.labels.insert("plan".to_owned(), plan.id().to_owned());
+    begun.labels.insert(PLAN_LABEL.to_owned(), plan.id().to_owned());
     if !plan.body.triage.is_empty() {
-        begun.labels.insert("triage".to_owned(), plan.body.triage.clone());
+        begun.labels.insert(TRIAGE_LABEL.to_owned(), plan.body.triage.clone());
     }
     let graph = Arc::clone(graph);
     let new = NewRun { id, graph, started: begun, request: None, fork: None };

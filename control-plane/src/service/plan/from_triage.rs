@@ -7,7 +7,7 @@ use contracts::v1::Reason;
 use triage::{Issue, Severity, Triage};
 
 use super::check;
-use super::stored::{self, Body};
+use crate::plans::{self, Body};
 use crate::recovery::plan::{self, Assigned, By, Draft, Planned};
 use crate::service::Context;
 use crate::service::auth::Principal;
@@ -49,7 +49,7 @@ pub(super) async fn body(
             By::Person { .. } => (String::new(), None),
         };
         let category = categories.get(planned.issue.as_str()).copied().unwrap_or_default();
-        stored::Issue {
+        plans::Issue {
             id: planned.issue.clone(),
             title: planned.title.clone(),
             step,

@@ -18,9 +18,9 @@ use super::status::Refusal;
 use super::{Context, convert, page};
 use crate::documents::Kind;
 use crate::limits;
+use crate::plans::{Body, Issue};
 pub use execute::execute;
 pub(super) use stored::Plan;
-use stored::{Body, Issue};
 
 /// `CreateRecoveryPlan`.
 pub async fn create(

@@ -76,7 +76,7 @@ async fn which(
         Some(Of::RunId(id)) => {
             let id = convert::run_id(&id, "run_id")?;
             let (_, state) = context.folded(id).await?;
-            let plan = match state.started().labels.get("plan") {
+            let plan = match state.started().labels.get(crate::plans::PLAN_LABEL) {
                 Some(plan) => Plan::get(context, who, plan).await.ok(),
                 None => None,
             };

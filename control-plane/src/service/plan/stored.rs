@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use contracts::v1::{self, Reason};
 use engine::{Instant, RunId};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use store::{Changed, DocumentRow, DocumentWrite};
 
 use crate::audit::{self, Entry};
 use crate::documents::Kind;
+use crate::plans::{self, Body, Issue};
+use crate::recovery::ended::{How, IssueEnd};
 use crate::recovery::progress::PlanIssue;
 use crate::service::auth::Principal;
 use crate::service::request::Mark;
@@ -21,36 +22,6 @@ use crate::service::{Context, convert};
 pub(in crate::service) struct Plan {
     pub(super) row: DocumentRow,
     pub(super) body: Body,
-}
-
-/// What is stored of a plan. Fields are added with defaults.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct Body {
-    /// The triage's id; empty without one.
-    pub(super) triage: String,
-    pub(super) text: String,
-    pub(super) issues: Vec<Issue>,
-    pub(super) allow_not_undoable: bool,
-    /// The longest chain of the steps, in milliseconds.
-    pub(super) estimate_ms: u64,
-    pub(super) run: Option<RunId>,
-    /// Labels of the run, beside its own.
-    pub(super) labels: std::collections::BTreeMap<String, String>,
-    pub(super) approved_by: String,
-    pub(super) comment: String,
-}
-
-/// An issue of a plan.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct Issue {
-    pub(super) id: String,
-    pub(super) title: String,
-    pub(super) step: Option<String>,
-    pub(super) estimate_ms: Option<u64>,
-    pub(super) category: String,
-    pub(super) agent: String,
 }
 
 impl Plan {
@@ -152,12 +123,7 @@ impl Plan {
 
     /// The issues as progress wants them.
     pub(in crate::service) fn outline(&self) -> Vec<PlanIssue> {
-        let issue = |issue: &Issue| PlanIssue {
-            issue: issue.id.as_str().into(),
-            step: issue.step.as_deref().map(Into::into),
-            estimate: issue.estimate_ms.map(Duration::from_millis),
-        };
-        self.body.issues.iter().map(issue).collect()
+        self.body.outline()
     }
 
     /// Stores it as the next version, with an entry in the audit log; false when the request
@@ -181,7 +147,7 @@ impl Plan {
             store::RequestRow { response, ..mark.row(who, None, now) }
         });
         let entry = Entry {
-            resource: format!("plan/{}", self.row.id),
+            resource: plans::resource(&self.row.id),
             actor: who.subject.clone(),
             action,
             body: json!({
@@ -202,22 +168,14 @@ impl Plan {
     /// As clients see it.
     pub(super) fn shown(&self, with_text: bool) -> v1::RecoveryPlan {
         let body = &self.body;
-        let issue = |issue: &Issue| v1::PlanIssue {
-            issue_id: issue.id.clone(),
-            title: issue.title.clone(),
-            step: issue.step.clone().unwrap_or_default(),
-            estimated_duration: issue
-                .estimate_ms
-                .map(|millis| convert::duration(Duration::from_millis(millis))),
-            category: issue.category.clone(),
-            agent: issue.agent.clone(),
-        };
+        let ends = body.ended.iter().flat_map(|ended| ended.issues.iter().map(Some));
+        let issues = body.issues.iter().zip(ends.chain(std::iter::repeat(None)));
         v1::RecoveryPlan {
             plan_id: self.row.id.clone(),
             triage_id: body.triage.clone(),
             status: self.status().into(),
             definition: if with_text { body.text.clone() } else { String::new() },
-            issues: body.issues.iter().map(issue).collect(),
+            issues: issues.map(|(issue, end)| shown_issue(issue, end)).collect(),
             allow_not_undoable: body.allow_not_undoable,
             estimated_duration: Some(convert::duration(Duration::from_millis(body.estimate_ms))),
             run_id: body.run.map(|run| run.to_string()).unwrap_or_default(),
@@ -226,7 +184,38 @@ impl Plan {
             create_time: Some(convert::timestamp(Instant(self.row.created_at))),
             update_time: Some(convert::timestamp(Instant(self.row.updated_at))),
             etag: self.etag(),
+            end_time: body.ended.as_ref().map(|ended| convert::timestamp(ended.at)),
+            run_status: body.ended.as_ref().map_or(0, |ended| i32::from(ended.status)),
         }
+    }
+}
+
+fn shown_issue(issue: &Issue, end: Option<&IssueEnd>) -> v1::PlanIssue {
+    let by = end.and_then(IssueEnd::mended_by);
+    v1::PlanIssue {
+        issue_id: issue.id.clone(),
+        title: issue.title.clone(),
+        step: issue.step.clone().unwrap_or_default(),
+        estimated_duration: issue
+            .estimate_ms
+            .map(|millis| convert::duration(Duration::from_millis(millis))),
+        category: issue.category.clone(),
+        agent: issue.agent.clone(),
+        status: end.map_or(v1::IssueStatus::Unspecified, |end| issue_status(end.how)).into(),
+        mended_by: by.map(|tried| tried.agent.clone()).unwrap_or_default(),
+        took: by.and_then(|tried| tried.took()).map(convert::duration),
+        error: end.map(|end| end.error.clone()).unwrap_or_default(),
+    }
+}
+
+fn issue_status(how: How) -> v1::IssueStatus {
+    match how {
+        How::Resolved => v1::IssueStatus::Resolved,
+        How::Failed => v1::IssueStatus::Failed,
+        How::Skipped => v1::IssueStatus::Skipped,
+        How::Undone => v1::IssueStatus::Undone,
+        How::Stuck => v1::IssueStatus::Stuck,
+        How::ByHand => v1::IssueStatus::ByHand,
     }
 }
 
