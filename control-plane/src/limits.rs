@@ -256,6 +256,8 @@ pub const RUN_LABEL_BYTES_MAX: usize = 1024;
 pub const REQUEST_TEXT_BYTES_MAX: usize = 4096;
 /// How many journal rows are read from the store at once.
 pub const JOURNAL_ROWS_READ: usize = 64;
+/// How many events are read at once where a run is looked at as it was.
+pub const READ_TO_EVENTS: u32 = 256;
 /// How many pages of rows one request looks through for those that it is about.
 pub const PAGES_LOOKED_THROUGH_MAX: usize = 10;
 /// How many folded runs are kept for the next page of their steps.

@@ -512,7 +512,8 @@ events! {
 
 impl Event {
     /// Whether it tells of a rollback.
-    pub(crate) fn is_of_rollback(&self) -> bool {
+    #[must_use]
+    pub fn is_of_rollback(&self) -> bool {
         matches!(
             self,
             Self::RollbackStarted { .. }

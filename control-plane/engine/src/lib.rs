@@ -21,6 +21,7 @@ pub mod event;
 pub mod limits;
 
 mod advance;
+mod asked;
 mod decide;
 mod failure;
 mod instance;
@@ -32,6 +33,7 @@ mod rollback;
 mod state;
 mod view;
 
+pub use asked::{Asks, Notes, Question, Settled, Verdict};
 pub use command::Command;
 pub use decide::{Transition, decide, start};
 pub use effect::Effect;
@@ -39,6 +41,8 @@ pub use event::Event;
 pub use id::{ContentHash, InstanceId, Instant, RunId};
 pub use instance::Status;
 pub use rejection::Rejection;
-pub use rollback::{CheckpointView, RollbackStatus, RollbackView, UndoView, fork};
+pub use rollback::{
+    CheckpointView, RollbackStatus, RollbackSummary, RollbackView, UndoCounts, UndoView, fork,
+};
 pub use state::{Phase, State};
 pub use view::{Counts, EndedStatus, RunStatus, StepView, Waiting};

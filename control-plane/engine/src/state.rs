@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::asked::{Notes, Question};
 use crate::event::{Ending, Event, KeyChange, Origin, RunStarted, SkipReason, Stops, WaitingFor};
 use crate::graph::{Graph, ListId, Node, NodeKind};
-use crate::id::{InstanceId, Instant, RunId};
+use crate::id::{ContentHash, InstanceId, Instant, RunId};
 use crate::instance::{Detail, HeldKey, Instance, Repetition, Scope, ScopeId, Status};
 use crate::limits;
-use crate::rollback::{CheckpointMark, Planned, Rollback};
+use crate::rollback::{CheckpointMark, Planned, Rollback, content};
 use crate::task::{Json, TaskError};
 
 /// What a run is about.
@@ -115,6 +116,13 @@ pub struct State {
     pub(crate) request_order: VecDeque<String>,
     pub(crate) keys: Vec<HeldKey>,
     pub(crate) ended: Option<Ended>,
+    /// What is asked of people.
+    pub(crate) questions: BTreeMap<InstanceId, Question>,
+    /// What is over since the last look: for who writes it down, no part of the truth.
+    pub(crate) notes: Notes,
+    /// How many steps have settled, and a hash over all that did; `None` where nobody asks for it.
+    pub(crate) settled: u32,
+    pub(crate) content: Option<ContentHash>,
     /// What settled since the last look: for `decide` alone, no part of the truth.
     pub(crate) touched: Vec<InstanceId>,
     /// What `decide` has not looked at yet: no part of the truth, made anew on adoption.
@@ -165,6 +173,10 @@ impl State {
             request_order: VecDeque::new(),
             keys: Vec::new(),
             ended: None,
+            questions: BTreeMap::new(),
+            notes: Notes::default(),
+            settled: 0,
+            content: content::at_start(&graph, &started),
             touched: Vec::new(),
             work: VecDeque::new(),
             started: Arc::new(started),
@@ -183,6 +195,9 @@ impl State {
     pub fn apply(&mut self, event: &Event, at: Instant) {
         self.version += 1;
         self.last_at = self.last_at.max(at);
+        if !self.questions.is_empty() {
+            self.answer(event, at);
+        }
         match event {
             Event::RunStarted(_) => debug_assert!(false, "a run starts once"),
             Event::RunAdopted { epoch } => self.epoch = *epoch,
@@ -203,7 +218,7 @@ impl State {
             }
             Event::RunReopened { params, origin } => {
                 self.remember(origin);
-                self.apply_reopened(params.as_ref());
+                self.apply_reopened(params.as_ref(), at);
             }
             Event::RunForked { sequence, params, .. } => {
                 self.apply_forked(*sequence, params.as_ref());
@@ -265,6 +280,7 @@ impl State {
     /// To be called behind the last event of a fold: what only `decide` uses is dropped; a
     /// decision on `Command::Adopt` makes it anew.
     pub fn settle_fold(&mut self) {
+        self.notes = Notes::default();
         self.touched.clear();
         self.work.clear();
     }
@@ -314,6 +330,7 @@ impl State {
                 let detail = self.instances[n.index()].detail_mut();
                 detail.waiting_for = Some(waiting_for.clone());
                 detail.until = *until;
+                self.ask_of(n, waiting_for, *until, at);
             }
             Event::KeyChanged { key, which, change, otherwise, .. } => {
                 self.activate(n, Status::Blocked, at);
@@ -352,11 +369,7 @@ impl State {
                     _ => {}
                 }
                 if let Some(name) = checkpoint {
-                    let (name, sequence) = (Arc::clone(name), self.sequence());
-                    self.checkpoints.push_back(CheckpointMark { name, sequence, at, step: n });
-                    if self.checkpoints.len() > limits::CHECKPOINTS_MAX {
-                        self.checkpoints.pop_front();
-                    }
+                    self.mark_checkpoint(name, n, at);
                 }
             }
             Event::StepFailed { error, stops, by, touched, .. } => {
@@ -458,6 +471,7 @@ impl State {
             self.remove_timers(n);
         }
         self.set_status(n, status);
+        self.note_content(n, status);
         let ended = self.sequence();
         let instance = &mut self.instances[n.index()];
         instance.settled_at = at;
@@ -621,11 +635,13 @@ impl State {
         self.handler_stopping = false;
         self.cancel = None;
         self.failure = None;
+        self.note_rollback();
         self.rollback = None;
         self.planned = None;
         self.ended = None;
         self.touched.clear();
         self.work.clear();
+        self.mix_content(&[b"retried"]);
         if let Some(handler) = self.handler.take() {
             self.scopes[handler.index()].dead = true;
         }
@@ -692,6 +708,9 @@ impl State {
         self.active = count(Status::is_active, &self.instances);
         let busy = |status| matches!(status, Status::Queued | Status::Cancelling);
         self.busy = count(busy, &self.instances);
+        let alive = |instance: &&Instance| !self.scopes[instance.scope.index()].dead;
+        let settled = self.instances.iter().filter(alive).filter(|it| it.status.is_settled());
+        self.settled = u32::try_from(settled.count()).unwrap_or(u32::MAX);
         for scope_index in 0..self.scopes.len() {
             let scope = &self.scopes[scope_index];
             let first = scope.first as usize;

@@ -86,5 +86,6 @@ async fn next_batch(queue: &mut lanes::Receiver<Box<Commit>>) -> Vec<Commit> {
 }
 
 fn size(commit: &Commit) -> usize {
-    commit.events.iter().map(|event| event.body.len()).sum()
+    let events: usize = commit.events.iter().map(|event| event.body.len()).sum();
+    events + commit.documents.iter().map(|row| row.body.len()).sum::<usize>()
 }

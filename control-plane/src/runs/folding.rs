@@ -25,7 +25,7 @@ impl Folding {
     pub(super) fn push(&mut self, row: &JournalRow) {
         let Ok(state) = &mut self.state else { return };
         let (run, graph) = (self.run, &self.graph);
-        let pushed = catch_unwind(AssertUnwindSafe(|| push(run, graph, state, row)));
+        let pushed = catch_unwind(AssertUnwindSafe(|| push(run, graph, state, row).map(drop)));
         if let Err(why) = pushed.unwrap_or_else(|_| Err(PANICKED.to_owned())) {
             self.state = Err(why);
         }
@@ -44,20 +44,24 @@ impl Folding {
 
 const PANICKED: &str = "its journal cannot be folded";
 
-fn push(
+/// Takes an event in and gives it, unless it is the start.
+pub(super) fn push(
     run: RunId,
     graph: &Arc<Graph>,
     state: &mut Option<State>,
     row: &JournalRow,
-) -> Result<(), String> {
+) -> Result<Option<Event>, String> {
     let event = Event::decode(row.kind, &row.body).map_err(|error| error.to_string())?;
     match (state.as_mut(), event) {
-        (Some(state), event) => state.apply(&event, Instant(row.at)),
+        (Some(state), event) => {
+            state.apply(&event, Instant(row.at));
+            return Ok(Some(event));
+        }
         (None, Event::RunStarted(started)) => {
             let new = State::new(run, Arc::clone(graph), *started, Instant(row.at));
             *state = Some(new.map_err(|error| error.to_string())?);
         }
         (None, _) => return Err("its journal does not begin with its start".to_owned()),
     }
-    Ok(())
+    Ok(None)
 }

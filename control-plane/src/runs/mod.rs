@@ -16,6 +16,7 @@ mod least_wait;
 mod notify;
 mod others;
 mod parking;
+pub mod projected;
 mod setup;
 mod slot;
 mod telemetry;
@@ -221,6 +222,27 @@ impl Runs {
         self.shared.fold(run).await
     }
 
+    /// A run's state as it was right behind event `sequence`.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable` or `Stuck`.
+    pub async fn read_to(&self, run: RunId, sequence: i64) -> Result<State, Error> {
+        let shared = &self.shared;
+        let row = shared.store.run(run).await.map_err(unavailable)?.ok_or(Error::NotFound(run))?;
+        let graph = shared.graph(&row).await?;
+        let mut folding = Folding::new(run, graph);
+        let mut last = 0;
+        while last < sequence {
+            let left = u32::try_from(sequence - last).unwrap_or(u32::MAX);
+            let page = shared.store.journal(run, last, left.min(limits::READ_TO_EVENTS)).await;
+            let page = page.map_err(unavailable)?;
+            let Some(end) = page.last() else { return Err(Error::NotFound(run)) };
+            last = end.seq;
+            page.iter().for_each(|event| folding.push(event));
+        }
+        folding.finish().map_err(|why| Error::Stuck(run, why))
+    }
+
     /// All events of a run, decoded.
     ///
     /// # Errors
@@ -351,11 +373,7 @@ impl Shared {
     /// Reads a run and folds its journal.
     pub(crate) async fn fold(&self, run: RunId) -> Result<(RunRow, State), Error> {
         let row = self.store.run(run).await.map_err(unavailable)?.ok_or(Error::NotFound(run))?;
-        let graph =
-            self.definitions.graph(row.definition_hash).await.map_err(|error| match error {
-                definitions::Error::Store(error) => unavailable(error),
-                other => Error::Stuck(run, other.to_string()),
-            })?;
+        let graph = self.graph(&row).await?;
         let mut folding = Folding::new(run, graph);
         let replayed = self.store.replay(&row, &mut |event| folding.push(&event)).await;
         if !replayed.map_err(unavailable)? {
@@ -363,6 +381,13 @@ impl Shared {
         }
         let state = folding.finish().map_err(|why| Error::Stuck(run, why))?;
         Ok((row, state))
+    }
+
+    async fn graph(&self, row: &RunRow) -> Result<Arc<Graph>, Error> {
+        self.definitions.graph(row.definition_hash).await.map_err(|error| match error {
+            definitions::Error::Store(error) => unavailable(error),
+            other => Error::Stuck(row.run_id, other.to_string()),
+        })
     }
 }
 

@@ -15,8 +15,8 @@ use store::{Commit, DeadLetterRow, JournalRow, OwnerId, RequestRow, RunRow};
 use tokio::sync::oneshot;
 
 use super::adoption::Identity;
-use super::audited;
 use super::{Answered, Error, Fork, NewRun, Started, TENANT_DEFAULT};
+use super::{audited, projected};
 use crate::audit::Head;
 use crate::dispatch::{Answer, Batch, ReportAck};
 use crate::limits;
@@ -140,6 +140,8 @@ pub(crate) struct Flight {
     pub(crate) adopted: bool,
     pub(crate) more: bool,
     pub(crate) ended: Option<Ending>,
+    /// It asks something of people.
+    pub(crate) asks: bool,
     /// The request that a start came with: its id and the hash of its body.
     pub(crate) request: Option<(String, ContentHash)>,
 }
@@ -158,6 +160,20 @@ impl Rejected {
 }
 
 impl Flight {
+    fn new(state: Box<State>, effects: Vec<Effect>, replies: Vec<Reply>) -> Self {
+        Self {
+            state,
+            effects,
+            replies,
+            rejections: Vec::new(),
+            adopted: false,
+            more: false,
+            ended: None,
+            asks: false,
+            request: None,
+        }
+    }
+
     /// Whether it stops something at an agent.
     pub(crate) fn is_urgent(&self) -> bool {
         self.effects.iter().any(|effect| matches!(effect, Effect::CancelTask { .. }))
@@ -303,17 +319,20 @@ pub(crate) fn decide(
         return Decided::Nothing(state, effects);
     }
     let audit = head.as_mut().map(|head| audited::rows(state.id(), before, &events, now, head));
-    let commit = commit_of(&state, before, now, owner, &events, None);
+    let commit = commit_of(&mut state, before, now, owner, &events, None);
     let commit = commit.map(|commit| Commit { audit: audit.unwrap_or_default(), ..commit });
     let ended = ending(&events);
     let flight =
-        Flight { state, effects, replies, rejections, adopted, more, ended, request: None };
+        Flight { rejections, adopted, more, ended, ..Flight::new(state, effects, replies) };
     pack(flight, commit)
 }
 
 fn pack(flight: Flight, commit: Result<Commit, String>) -> Decided {
     match commit {
-        Ok(commit) => Decided::Transition(Box::new(flight), Box::new(commit)),
+        Ok(commit) => {
+            let asks = projected::asks_people(&commit.documents);
+            Decided::Transition(Box::new(Flight { asks, ..flight }), Box::new(commit))
+        }
         Err(why) => Decided::Stuck(why),
     }
 }
@@ -351,21 +370,14 @@ pub(crate) fn decide_start(
             reply.refuse(Error::Rejected(rejection));
             Decided::Stuck(why)
         }
-        Ok(Ok((state, transition))) => {
+        Ok(Ok((mut state, transition))) => {
             let mark = request.as_ref().map(|row| (row.request_id.clone(), row.body_hash));
             let audit = audited::fork(id, &transition.events, now, head);
-            let commit = commit_of(&state, 0, now, owner, &transition.events, request);
+            let commit = commit_of(&mut state, 0, now, owner, &transition.events, request);
             let commit = commit.map(|commit| Commit { audit, ..commit });
-            let flight = Flight {
-                state: Box::new(state),
-                effects: transition.effects,
-                replies: vec![reply],
-                rejections: Vec::new(),
-                adopted: false,
-                more: transition.more,
-                ended: ending(&transition.events),
-                request: mark,
-            };
+            let new = Flight::new(Box::new(state), transition.effects, vec![reply]);
+            let (more, ended) = (transition.more, ending(&transition.events));
+            let flight = Flight { more, ended, request: mark, ..new };
             pack(flight, commit)
         }
     }
@@ -390,7 +402,7 @@ pub(crate) fn status_number(status: RunStatus) -> i16 {
 }
 
 fn commit_of(
-    state: &State,
+    state: &mut State,
     before: i64,
     now: Instant,
     owner: OwnerId,
@@ -403,6 +415,8 @@ fn commit_of(
         let (kind, schema) = (event.kind(), engine::event::SCHEMA);
         rows.push(JournalRow { seq, at: now.0, kind, schema, body: body.into() });
     }
+    let documents = projected::documents(state, before, events);
+    let documents = documents.map_err(|error| error.to_string())?;
     let started = state.started();
     let row = RunRow {
         run_id: state.id(),
@@ -434,7 +448,7 @@ fn commit_of(
         events: rows,
         request,
         blobs: Vec::new(),
-        documents: Vec::new(),
+        documents,
         audit: Vec::new(),
     })
 }

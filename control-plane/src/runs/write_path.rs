@@ -427,7 +427,10 @@ impl WritePath {
 
     /// A transition is durable: now its effects may be carried out and its askers answered.
     fn durable(&mut self, run: RunId, flight: Flight) {
-        let Flight { state, effects, replies, rejections, adopted, more, ended, .. } = flight;
+        let Flight { state, effects, replies, rejections, adopted, more, ended, asks, .. } = flight;
+        if asks {
+            self.shared.asked.notify_one();
+        }
         #[cfg(feature = "testing")]
         crate::testing::failpoint::durable();
         self.shared.wake(run, state.version());

@@ -4,6 +4,7 @@ pub mod admission;
 pub mod agent;
 pub mod audit;
 pub mod auth;
+pub mod checkpoint;
 pub mod context;
 pub mod convert;
 pub mod dead_letter;

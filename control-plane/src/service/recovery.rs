@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::auth::Principal;
 use super::plan::{self, progress};
-use super::{Context, rollback};
+use super::{Context, checkpoint, rollback};
 
 /// Serves `RecoveryService`.
 #[derive(Clone, Debug)]
@@ -63,8 +63,8 @@ methods! {
     get_rollback(GetRollbackRequest) -> v1::GetRollbackResponse = rollback::get;
     watch_rollback(WatchRollbackRequest) -> rollback::Rollbacks = rollback::watch;
     decide_undo(DecideUndoRequest) -> v1::DecideUndoResponse = rollback::decide;
-    list_checkpoints(ListCheckpointsRequest) -> v1::ListCheckpointsResponse = rollback::checkpoints;
-    get_checkpoint(GetCheckpointRequest) -> v1::GetCheckpointResponse = rollback::one_checkpoint;
+    list_checkpoints(ListCheckpointsRequest) -> v1::ListCheckpointsResponse = checkpoint::list;
+    get_checkpoint(GetCheckpointRequest) -> v1::GetCheckpointResponse = checkpoint::get;
     resume_run(RecoveryServiceResumeRunRequest) -> v1::RecoveryServiceResumeRunResponse
         = rollback::resume_recovered;
     fork_run(ForkRunRequest) -> v1::ForkRunResponse = rollback::fork;

@@ -1,5 +1,5 @@
-//! Checkpoints and rollbacks of runs: planned, approved, executed, watched; and runs that go on
-//! from where they were rolled back to, or begin from a checkpoint of another one.
+//! Rollbacks of runs: planned, approved, executed, watched, listed; and runs that go on from where
+//! they were rolled back to, or begin from a checkpoint of another one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,8 +8,7 @@ use contracts::v1;
 use contracts::v1::rollback_target::Target;
 use engine::definition::check_params;
 use engine::event::{RollbackTo, UndoDecision};
-use engine::{CheckpointView, Command, ContentHash, RollbackView, RunId, State, UndoView};
-use serde_json::json;
+use engine::{Command, RollbackView, RunId, State, UndoView};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -17,7 +16,7 @@ use tonic::Status;
 use super::auth::Principal;
 use super::request::{Known, Mark};
 use super::status::Refusal;
-use super::{Context, convert, page, run};
+use super::{Context, convert, run};
 use crate::limits;
 use crate::runs::{Fork, NewRun, Started, started};
 
@@ -188,48 +187,6 @@ async fn follow(
     }
 }
 
-/// `ListCheckpoints`.
-pub async fn checkpoints(
-    context: &Context,
-    _who: &Principal,
-    request: v1::ListCheckpointsRequest,
-) -> Result<v1::ListCheckpointsResponse, Refusal> {
-    let id = convert::run_id(&request.run_id, "run_id")?;
-    let size = page::size(request.page_size)?;
-    let scope = format!("ListCheckpoints {id}");
-    let after: u32 = match page::place::<1>(&scope, &request.page_token)? {
-        Some([sequence]) => page::part(&sequence)?,
-        None => 0,
-    };
-    let (_, state) = context.folded(id).await?;
-    let mut found = state.checkpoints();
-    found.retain(|checkpoint| checkpoint.sequence > after);
-    let next_page_token = match found.get(size.wrapping_sub(1)) {
-        Some(last) if found.len() > size => page::token(&scope, &[&last.sequence.to_string()]),
-        _ => String::new(),
-    };
-    let checkpoints = found.iter().take(size).map(|found| checkpoint(&state, found, false));
-    Ok(v1::ListCheckpointsResponse { checkpoints: checkpoints.collect(), next_page_token })
-}
-
-/// `GetCheckpoint`.
-pub async fn one_checkpoint(
-    context: &Context,
-    _who: &Principal,
-    request: v1::GetCheckpointRequest,
-) -> Result<v1::GetCheckpointResponse, Refusal> {
-    let id = convert::run_id(&request.run_id, "run_id")?;
-    let (_, state) = context.folded(id).await?;
-    let wanted = request.checkpoint.as_str();
-    let all = state.checkpoints();
-    let by_name = all.iter().rev().find(|found| *found.name == *wanted);
-    let found = by_name.or_else(|| all.iter().find(|f| f.sequence.to_string() == wanted));
-    let found = found.ok_or_else(|| {
-        Refusal::from(engine::Rejection::CheckpointNotFound(super::status::cut(wanted, 200)))
-    })?;
-    Ok(v1::GetCheckpointResponse { checkpoint: Some(checkpoint(&state, found, true)) })
-}
-
 /// `ResumeRun`: lets a paused run go on, or one that was rolled back.
 pub async fn resume(
     context: &Context,
@@ -388,6 +345,7 @@ pub(super) fn rollback(context: &Context, state: &State, view: &RollbackView) ->
             engine::RollbackStatus::Stuck => v1::RollbackStatus::Stuck,
             engine::RollbackStatus::Succeeded => v1::RollbackStatus::Succeeded,
             engine::RollbackStatus::Incomplete => v1::RollbackStatus::Incomplete,
+            engine::RollbackStatus::Abandoned => v1::RollbackStatus::Abandoned,
         }
         .into(),
         requested: view.asked,
@@ -465,47 +423,6 @@ fn estimate(context: &Context, undos: &[UndoView]) -> (Option<prost_types::Durat
     }
     let duration = std::time::Duration::try_from_secs_f64(seconds).ok();
     (duration.filter(|time| !time.is_zero()).map(convert::duration), cost)
-}
-
-/// A checkpoint as clients see it.
-pub(super) fn checkpoint(state: &State, view: &CheckpointView, whole: bool) -> v1::Checkpoint {
-    let settled: Vec<v1::SettledStep> = view
-        .settled
-        .iter()
-        .map(|(path, word, output)| v1::SettledStep {
-            step: path.to_string(),
-            status: v1::StepStatus::from_str_name(&format!(
-                "STEP_STATUS_{}",
-                word.to_ascii_uppercase()
-            ))
-            .unwrap_or_default()
-            .into(),
-            output_hash: output
-                .as_ref()
-                .map(|output| ContentHash::of(output.as_bytes()).to_string())
-                .unwrap_or_default(),
-        })
-        .collect();
-    let params = &state.started().params;
-    let settled_as_json: Vec<_> =
-        settled.iter().map(|step| (&step.step, step.status, &step.output_hash)).collect();
-    let content = json!({
-        "run": state.id().to_string(),
-        "sequence": view.sequence,
-        "params": ContentHash::of(params.as_bytes()).to_string(),
-        "settled": settled_as_json,
-    });
-    v1::Checkpoint {
-        run_id: state.id().to_string(),
-        name: view.name.to_string(),
-        sequence: i64::from(view.sequence),
-        time: Some(convert::timestamp(view.at)),
-        step: view.step.to_string(),
-        settled_count: i32::try_from(settled.len()).unwrap_or(i32::MAX),
-        settled_steps: if whole { settled } else { Vec::new() },
-        params: whole.then(|| convert::payload(&**params)),
-        content_hash: ContentHash::of(content.to_string().as_bytes()).to_string(),
-    }
 }
 
 fn target_of(target: Option<&v1::RollbackTarget>) -> Result<RollbackTo, Refusal> {

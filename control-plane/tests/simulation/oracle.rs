@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use control_plane::documents::Kind;
+use control_plane::runs::projected::rebuilt;
 use engine::graph::Graph;
 use engine::task::{Purpose, TaskKey};
 use engine::{Event, InstanceId, Phase, RunId, State};
-use store::{JournalRow, RunFilter, RunRow};
+use store::{DocumentFilter, DocumentRow, JournalRow, RunFilter, RunRow, Store};
 
 use crate::history::Seen;
 use crate::reference;
@@ -39,6 +41,7 @@ pub(crate) async fn check(world: &World) -> Result<BTreeMap<&'static str, u64>, 
         let state = world.fold(run).await?;
         let told = Told { row, rows, events, state };
         one(&told, world.plan.several.is_none()).map_err(|what| describe(&what, &told))?;
+        projected(&*store, &told).await.map_err(|what| describe(&what, &told))?;
         let is_its = |it: &&Definition| it.hash == told.row.definition_hash;
         if let Some(of) = world.definitions.iter().find(is_its)
             && let Some(reference) = &of.reference
@@ -66,6 +69,31 @@ pub(crate) async fn check(world: &World) -> Result<BTreeMap<&'static str, u64>, 
     executions(&seen, &all)?;
     children(&all)?;
     Ok(ends)
+}
+
+/// What follows from a run was written as it follows from its journal.
+async fn projected(store: &dyn Store, told: &Told) -> Check {
+    let run = told.row.run_id;
+    let mut expected = rebuilt(run, told.state.graph(), &told.rows)?;
+    let mut written = Vec::new();
+    for kind in [Kind::Checkpoint, Kind::Rollback, Kind::Escalation] {
+        let (kind, parent) = (kind.number(), Some(run.to_string()));
+        let filter = DocumentFilter { kind, parent, ..DocumentFilter::default() };
+        let found = store.documents(&filter, None, true, 1000).await;
+        written.extend(found.map_err(|error| error.to_string())?);
+    }
+    expected.sort_by(|one, other| (one.kind, &one.id).cmp(&(other.kind, &other.id)));
+    written.sort_by(|one, other| (one.kind, &one.id).cmp(&(other.kind, &other.id)));
+    let texts = |rows: &[DocumentRow]| -> Vec<String> {
+        let body = |row: &DocumentRow| String::from_utf8_lossy(&row.body).into_owned();
+        rows.iter().map(|row| format!("\n  {row:?}\n    {}", body(row))).collect()
+    };
+    ensure(expected == written, || {
+        let (expected, written) = (texts(&expected), texts(&written));
+        format!("from its journal follows {expected:?}, and there is {written:?}")
+    })?;
+    let open = |row: &&DocumentRow| row.kind == Kind::Escalation.number() && row.status == 1;
+    ensure(!written.iter().any(|row| open(&row)), || "it ended and still asks".to_owned())
 }
 
 fn describe(what: &str, told: &Told) -> String {

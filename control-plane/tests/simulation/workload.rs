@@ -126,13 +126,13 @@ steps:
   - {id: a, agent: echo, action: echo}
   - {id: b, wait_for: {signal: go, timeout: 90s}, continue_on_error: true}
   - {id: c, approve: {message: 'sure?', timeout: 90s}, continue_on_error: true}
-  - {id: d, agent: echo, action: append}
+  - {id: d, agent: echo, action: append, checkpoint: asked}
 ",
     "
 name: undone
 error_handling: {rollback: to_start}
 steps:
-  - {id: a, agent: echo, action: append}
+  - {id: a, agent: echo, action: append, checkpoint: first}
   - {id: b, agent: echo, action: echo, compensate: {action: sweep}}
   - {id: c, agent: echo, action: append, delivery: at_most_once}
   - {id: d, agent: echo, action: fail, params: {message: 'never', kind: permanent}}

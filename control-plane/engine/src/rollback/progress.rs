@@ -1,8 +1,9 @@
 //! How far a rollback is: what its events fold to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
+use super::summary::UndoCounts;
+use crate::asked::Asks;
 use crate::event::{Event, Origin, RollbackTo, UndoDecision, UndoOrder};
 use crate::id::{InstanceId, Instant, RunId};
 use crate::limits;
@@ -20,16 +21,10 @@ pub(crate) struct Planned {
     pub(crate) approved_by: Option<String>,
     pub(crate) origin: Origin,
     pub(crate) at: Instant,
-}
-
-/// A consistent point of a run with a name.
-#[derive(Clone, Debug)]
-pub(crate) struct CheckpointMark {
-    pub(crate) name: Arc<str>,
-    /// The sequence of the event it stands behind.
-    pub(crate) sequence: u32,
-    pub(crate) at: Instant,
-    pub(crate) step: InstanceId,
+    /// What it would undo, as things were when it was planned.
+    pub(crate) counts: UndoCounts,
+    /// The event that changed it last: its sequence and its time.
+    pub(crate) changed: (u32, Instant),
 }
 
 /// How far a rollback is.
@@ -59,6 +54,10 @@ pub(crate) struct Rollback {
     pub(crate) out: usize,
     /// How many wait for a person.
     pub(crate) stuck: usize,
+    /// What became of the undos.
+    pub(crate) counts: UndoCounts,
+    /// The event that changed the counts or the status last: its sequence and its time.
+    pub(crate) changed: (u32, Instant),
 }
 
 /// What is to be undone of one step instance.
@@ -143,7 +142,9 @@ impl Rollback {
         };
         let unit = &mut self.units[at];
         let (was_out, was_stuck) = (unit.state.is_out(), matches!(unit.state, UnitState::Stuck));
+        self.counts.leave(&unit.state);
         change(unit);
+        self.counts.enter(&unit.state);
         let is_stuck = matches!(unit.state, UnitState::Stuck);
         self.out = self.out + usize::from(unit.state.is_out()) - usize::from(was_out);
         self.stuck = self.stuck + usize::from(is_stuck) - usize::from(was_stuck);
@@ -166,7 +167,10 @@ impl State {
             Event::RollbackPlanned { number, to, target, needs_approval, origin } => {
                 self.remember(origin);
                 self.rollbacks = self.rollbacks.max(*number);
+                let (steps, not_undoable) = self.to_undo(*target, false);
                 self.planned = Some(Planned {
+                    counts: UndoCounts::of(steps.len(), not_undoable.len()),
+                    changed: (self.sequence(), at),
                     number: *number,
                     to: to.clone(),
                     target: *target,
@@ -178,12 +182,15 @@ impl State {
             }
             Event::RollbackApproved { origin, .. } => {
                 self.remember(origin);
+                let changed = (self.sequence(), at);
                 if let Some(planned) = self.planned.as_mut() {
                     planned.approved_by = Some(origin.actor.clone());
+                    planned.changed = changed;
                 }
             }
             Event::RollbackAbandoned { origin, .. } => {
                 self.remember(origin);
+                self.note_abandoned(at);
                 self.planned = None;
             }
             Event::RollbackStarted { steps, not_undoable, number, target, origin } => {
@@ -191,7 +198,9 @@ impl State {
                 self.begin_units(steps, not_undoable, *number, *target, origin, at);
             }
             Event::RollbackEnded { complete } => {
+                let changed = (self.sequence(), at);
                 if let Some(rollback) = self.rollback.as_mut() {
+                    rollback.changed = changed;
                     rollback.complete = *complete;
                     rollback.ended_at = Some(at);
                 }
@@ -213,7 +222,10 @@ impl State {
         let known = |n: &&InstanceId| n.index() < self.instances.len();
         let units: Vec<Unit> = steps.iter().filter(known).map(|&n| self.unit_of(n)).collect();
         self.rollbacks = self.rollbacks.max(number);
+        self.note_rollback();
         self.rollback = Some(Rollback {
+            counts: UndoCounts::of(units.len(), not_undoable.len()),
+            changed: (self.sequence(), at),
             number,
             target: target.unwrap_or(0),
             prior: self.ended.take(),
@@ -255,6 +267,7 @@ impl State {
             return;
         };
         let parts = self.undo_parts(n).len();
+        let changed = (self.sequence(), at);
         if let Event::UndoDecided { origin, .. } = event {
             self.remember(origin);
         }
@@ -299,12 +312,19 @@ impl State {
             }),
             _ => debug_assert!(false, "every event of a rollback is taken in"),
         }
+        let begins = matches!(event, Event::UndoQueued { .. } | Event::ChildUndoRequested { .. });
+        if !begins && !matches!(event, Event::UndoFailed { retry_at: Some(_), .. }) {
+            rollback.changed = changed;
+        }
         if let Event::UndoDecided { decision: UndoDecision::Skip, .. } = event {
             rollback.complete = false;
         }
         let gone = |unit: &Unit| matches!(unit.state, UnitState::Undone | UnitState::ByHand);
         if rollback.unit(n).is_some_and(gone) {
             self.instances[n.index()].detail_mut().undone = true;
+        }
+        if let Event::UndoFailed { error, retry_at: None, .. } = event {
+            self.ask(n, Asks::Undo, &error.message, None, at);
         }
     }
 }

@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
+use crate::asked::Notes;
 use crate::decide::Decider;
 use crate::event::{Ending, Event, Origin};
 use crate::graph::Graph;
-use crate::id::InstanceId;
+use crate::id::{InstanceId, Instant};
 use crate::instance::{Detail, ScopeId, Status};
 use crate::rejection::Rejection;
 use crate::state::{Phase, State};
@@ -36,10 +37,14 @@ impl Decider<'_> {
 
 impl State {
     /// Takes in that the run goes on from where it was rolled back to.
-    pub(crate) fn apply_reopened(&mut self, params: Option<&Json>) {
+    pub(crate) fn apply_reopened(&mut self, params: Option<&Json>, at: Instant) {
         let target = self.rollback.as_ref().map_or(0, |rollback| rollback.target);
         self.replace_params(params);
+        let params = self.params_hash();
+        self.mix_content(&[b"reopened", &target.to_be_bytes(), &params.0]);
+        self.drop_checkpoints(target, at);
         self.set_back(target);
+        self.note_rollback();
         self.clear_end();
         self.recount();
     }
@@ -48,7 +53,12 @@ impl State {
     pub(crate) fn apply_forked(&mut self, sequence: u32, params: Option<&Json>) {
         self.replace_params(params);
         self.epoch = self.started.epoch;
+        let params = self.params_hash();
+        self.mix_content(&[b"forked", &sequence.to_be_bytes(), &params.0]);
         self.set_back(sequence);
+        // What the other run asked and undid is told of the other run.
+        self.questions.clear();
+        self.notes = Notes::default();
         // What the other run did, it undoes itself.
         self.forked_at = self.sequence();
         self.checkpoints.clear();
@@ -94,7 +104,6 @@ impl State {
 
     /// Sets back everything that ended behind `target`, and all that is not settled.
     fn set_back(&mut self, target: u32) {
-        self.checkpoints.retain(|mark| mark.sequence <= target);
         // Scopes are opened in order: those above come first.
         for index in 0..self.scopes.len() {
             let scope = &self.scopes[index];

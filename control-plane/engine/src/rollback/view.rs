@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use super::content::CheckpointMark;
 use super::parts::{Part, Reach};
 use super::progress::UnitState;
+use crate::asked::Notes;
 use crate::event::{RollbackTo, UndoDecision};
 use crate::graph::NodeKind;
-use crate::id::{InstanceId, Instant, RunId};
+use crate::id::{ContentHash, InstanceId, Instant, RunId};
 use crate::instance::Status;
 use crate::rejection::Rejection;
 use crate::state::{Phase, State};
@@ -27,6 +29,8 @@ pub enum RollbackStatus {
     Succeeded,
     /// It is over, and something is left as it was.
     Incomplete,
+    /// It was given up, or rejected, before it began.
+    Abandoned,
 }
 
 /// A rollback of a run.
@@ -84,16 +88,18 @@ pub struct UndoView {
 /// A consistent point of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckpointView {
-    /// Its name; `start` for the run's beginning.
+    /// Its name.
     pub name: Arc<str>,
     /// The sequence of the event it stands behind.
     pub sequence: u32,
     /// When.
     pub at: Instant,
-    /// The step that it follows; empty for the start.
+    /// The step that it follows.
     pub step: Arc<str>,
-    /// The steps that had settled: path, status and output.
-    pub settled: Vec<(Arc<str>, &'static str, Option<Json>)>,
+    /// How many steps had settled.
+    pub settled: u32,
+    /// A hash over the run, the sequence, the params, and each step that settled with its output.
+    pub content: ContentHash,
 }
 
 impl State {
@@ -102,17 +108,11 @@ impl State {
     pub fn rollbacks(&self) -> Vec<RollbackView> {
         let mut found = Vec::new();
         if let Some(rollback) = &self.rollback {
-            let status = match (rollback.ended_at, rollback.complete) {
-                (Some(_), true) => RollbackStatus::Succeeded,
-                (Some(_), false) => RollbackStatus::Incomplete,
-                (None, _) if rollback.stuck > 0 => RollbackStatus::Stuck,
-                (None, _) => RollbackStatus::Running,
-            };
             found.push(RollbackView {
                 number: rollback.number,
                 to: rollback.to.clone(),
                 target: rollback.target,
-                status,
+                status: rollback.status(),
                 asked: rollback.prior.is_some(),
                 needs_approval: rollback.approved_by.is_some(),
                 actor: rollback.origin.actor.clone(),
@@ -231,32 +231,44 @@ impl State {
             .collect()
     }
 
-    /// All checkpoints, the start first.
-    #[must_use]
-    pub fn checkpoints(&self) -> Vec<CheckpointView> {
-        let mut found = vec![CheckpointView {
-            name: Arc::from("start"),
-            sequence: 1,
-            at: self.started_at,
-            step: Arc::from(""),
-            settled: Vec::new(),
-        }];
-        found.extend(self.checkpoints.iter().map(|mark| CheckpointView {
+    /// All checkpoints with a name, the oldest first.
+    pub fn checkpoints(&self) -> impl DoubleEndedIterator<Item = CheckpointView> {
+        self.checkpoints.iter().map(|mark| self.checkpoint_view(mark))
+    }
+
+    /// Those behind a sequence of the journal; costs nothing for those before.
+    pub fn checkpoints_behind(&self, sequence: u32) -> impl Iterator<Item = CheckpointView> {
+        let first = self.checkpoints.partition_point(|mark| mark.sequence <= sequence);
+        self.checkpoints.range(first..).map(|mark| self.checkpoint_view(mark))
+    }
+
+    /// Those that are none any more: as they were, and by which event.
+    pub fn checkpoints_gone<'a>(
+        &'a self,
+        notes: &'a Notes,
+    ) -> impl Iterator<Item = (CheckpointView, u32, Instant)> {
+        let gone = notes.checkpoints.iter();
+        gone.map(|(mark, sequence, at)| (self.checkpoint_view(mark), *sequence, *at))
+    }
+
+    fn checkpoint_view(&self, mark: &CheckpointMark) -> CheckpointView {
+        CheckpointView {
             name: Arc::clone(&mark.name),
             sequence: mark.sequence,
             at: mark.at,
             step: self.path(mark.step),
-            settled: self.settled_before(mark.sequence),
-        }));
-        found
+            settled: mark.settled,
+            content: mark.content,
+        }
     }
 
-    fn settled_before(&self, sequence: u32) -> Vec<(Arc<str>, &'static str, Option<Json>)> {
+    /// The steps that have settled: path, status and output, in order of the definition.
+    #[must_use]
+    pub fn settled_steps(&self) -> Vec<(Arc<str>, &'static str, Option<Json>)> {
         let mut settled = Vec::new();
         for index in 0..self.instances.len() {
             let instance = &self.instances[index];
-            let is_before = instance.status.is_settled() && instance.ended <= sequence;
-            if is_before && !self.scopes[instance.scope.index()].dead {
+            if instance.status.is_settled() && !self.scopes[instance.scope.index()].dead {
                 let n = InstanceId(u32::try_from(index).unwrap_or(u32::MAX));
                 let status = crate::lookup::status_word(instance.status);
                 settled.push((self.path(n), status, self.output(n)));
