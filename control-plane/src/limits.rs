@@ -408,7 +408,7 @@ pub const ESCALATIONS_LOOK_EVERY: Duration = Duration::from_secs(30);
 pub const ESCALATIONS_CALLED_AT_ONCE: u32 = 100;
 /// How often it is looked for more in one go.
 pub const ESCALATION_PAGES_AT_ONCE: usize = 20;
-/// How many stored rows are looked through for one page of escalations where not all fit its filter.
+/// How many stored rows are looked through for one page of escalations where few fit its filter.
 pub const ESCALATIONS_LOOKED_THROUGH: usize = 5_000;
 /// Who has taken an escalation up: the longest name, in characters.
 pub const ASSIGNEE_CHARS_MAX: usize = 200;
