@@ -2,6 +2,7 @@
 //! database, shared by the tests here.
 
 mod data;
+mod escalations;
 mod failure;
 mod many;
 mod plans;
@@ -43,7 +44,10 @@ impl Shared {
         let folder = tempfile::tempdir().unwrap();
         let hook = Webhook::start();
         let config = folder.path().join("orchestrator.toml");
-        let text = format!("log = 'warn'\n[notify_webhooks]\nops = '{}'\n", hook.url);
+        let text = format!(
+            "log = 'warn'\nescalation_channels = 'ops'\n[notify_webhooks]\nops = '{}'\n",
+            hook.url
+        );
         std::fs::write(&config, text).unwrap();
         let mut more = vec!["--config", config.to_str().unwrap()];
         let database = match kind {

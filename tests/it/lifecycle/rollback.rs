@@ -266,6 +266,12 @@ async fn wrong_requests_are_refused_and_change_nothing(world: &World) {
     let request = v1::PlanRollbackRequest { run_id: id.clone(), target, ..Default::default() };
     let status = recovery(world).plan_rollback(request).await.unwrap_err();
     assert_eq!(reason(&status), "STEP_NOT_FOUND");
+    let target = Some(v1::RollbackTarget {
+        target: Some(v1::rollback_target::Target::Checkpoint("of-another-run".to_owned())),
+    });
+    let request = v1::PlanRollbackRequest { run_id: id.clone(), target, ..Default::default() };
+    let status = recovery(world).plan_rollback(request).await.unwrap_err();
+    assert_eq!(reason(&status), "CHECKPOINT_NOT_FOUND");
     let get = v1::GetRollbackRequest { run_id: id.clone(), number: 0 };
     assert_eq!(reason(&recovery(world).get_rollback(get).await.unwrap_err()), "ROLLBACK_NOT_FOUND");
     assert_eq!(client.run(&id).await.version_sequence, before, "nothing changed");
