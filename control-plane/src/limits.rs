@@ -410,5 +410,7 @@ pub const ESCALATIONS_CALLED_AT_ONCE: u32 = 100;
 pub const ESCALATION_PAGES_AT_ONCE: usize = 20;
 /// How many stored rows are looked through for one page of escalations where few fit its filter.
 pub const ESCALATIONS_LOOKED_THROUGH: usize = 5_000;
+/// How many open escalations a look at the deployment counts.
+pub const ESCALATIONS_COUNTED: usize = 1_000;
 /// Who has taken an escalation up: the longest name, in characters.
 pub const ASSIGNEE_CHARS_MAX: usize = 200;

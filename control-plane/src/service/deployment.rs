@@ -8,10 +8,10 @@ use contracts::v1::CheckStatus::{Failure, Ok as Well, Warning};
 use engine::{Instant, RunId};
 use store::{Facts, ReplicaStatus};
 
-use super::Context;
 use super::admission::Bound;
 use super::auth::Principal;
 use super::status::Refusal;
+use super::{Context, escalation};
 use crate::dispatch::{Counts, WaitingTasks};
 use crate::limits;
 use crate::replicas::Standing;
@@ -23,7 +23,7 @@ use crate::runs::Backlog;
 /// Never: what cannot be looked at is a finding.
 pub async fn diagnose(
     context: &Context,
-    _who: &Principal,
+    who: &Principal,
     _request: v1::DiagnoseRequest,
 ) -> Result<v1::DiagnoseResponse, Refusal> {
     let clock = context.runs.clock();
@@ -53,6 +53,9 @@ pub async fn diagnose(
     checks.push(agents(context.dispatcher.counts(), &waiting, clock.now()));
     checks.push(queues(context.runs.backlog(), &waiting, clock.now()));
     checks.push(bounds(&context.bounds()));
+    if let Ok(opened) = escalation::opened(context, who).await {
+        checks.push(people(&opened, context.escalation_due, clock.now()));
+    }
     checks.extend(context.data_dir.as_deref().and_then(room).map(disk));
     Ok(v1::DiagnoseResponse { checks })
 }
@@ -107,6 +110,24 @@ fn database_clock(there: Instant, asked: Instant, answered: Instant) -> v1::Chec
     let remedy = "keep the clocks of all machines by NTP, then start the servers anew: a server \
                   reads the wall clock once";
     check("clock", Warning, found, remedy)
+}
+
+/// The questions to people that are open, by when they were opened, the oldest first.
+fn people(opened: &[Instant], due: Duration, now: Instant) -> v1::Check {
+    let Some(&oldest) = opened.first() else {
+        return check("people", Well, "nobody is asked", "");
+    };
+    let many = if opened.len() >= limits::ESCALATIONS_COUNTED { "at least " } else { "" };
+    let (all, waited) = (opened.len(), span(now.since(oldest)));
+    let overdue = opened.iter().take_while(|at| at.after(due) <= now).count();
+    let found = format!(
+        "{many}{all} escalations are open, the oldest for {waited}; {overdue} of them are overdue"
+    );
+    if overdue == 0 {
+        return check("people", Well, found, "");
+    }
+    let remedy = "decide them: `orchestrator escalations list --overdue`";
+    check("people", Warning, found, remedy)
 }
 
 fn replicas(all: &[Standing], lease: Duration, now: Instant) -> v1::Check {

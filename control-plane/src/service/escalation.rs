@@ -355,6 +355,22 @@ async fn list(
     Ok(v1::ListEscalationsResponse { escalations, next_page_token })
 }
 
+/// When the open questions were opened, the oldest first; a bounded number of them.
+pub(super) async fn opened(
+    context: &Context,
+    who: &Principal,
+) -> Result<Vec<Instant>, store::Error> {
+    let open = DocumentFilter {
+        kind: Kind::Escalation.number(),
+        tenant: Some(who.tenant.clone()),
+        parent: None,
+        status: Some(escalations::Status::Open.number()),
+    };
+    let limit = u32::try_from(limits::ESCALATIONS_COUNTED).unwrap_or(u32::MAX);
+    let rows = context.runs.store().documents(&open, None, true, limit).await?;
+    Ok(rows.iter().map(|row| Instant(row.created_at)).collect())
+}
+
 async fn with_handling(context: &Context, rows: Vec<DocumentRow>) -> Result<Vec<Found>, Refusal> {
     let ids: Vec<String> = rows.iter().map(|row| row.id.clone()).collect();
     let kind = Kind::EscalationHandling.number();

@@ -102,3 +102,16 @@ fn schema_runs_agents_and_disk_say_what_is_wrong() {
     assert_eq!(disk(limits::DISK_FREE_MIN).status(), Warning);
     assert_eq!(disk(limits::DISK_FREE_MIN - 1).status(), Failure);
 }
+
+#[test]
+fn people_are_warned_of_questions_that_are_overdue() {
+    let due = Duration::from_secs(60);
+    assert_eq!(people(&[], due, NOW).found, "nobody is asked");
+    let some = people(&[secs(-50), secs(-1)], due, NOW);
+    assert_eq!((some.status(), some.remedy.as_str()), (Well, ""));
+    let late = people(&[secs(-90), secs(-60), secs(-1)], due, NOW);
+    assert_eq!(late.status(), Warning);
+    assert_eq!(late.found, "3 escalations are open, the oldest for 1m 30s; 2 of them are overdue");
+    let many = people(&vec![secs(-1); limits::ESCALATIONS_COUNTED], due, NOW);
+    assert!(many.found.starts_with("at least 1000 escalations"), "{}", many.found);
+}
