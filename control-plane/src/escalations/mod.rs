@@ -246,6 +246,13 @@ pub fn id_of_run(run: RunId, sequence: i64) -> String {
     format!("{run}-{sequence}")
 }
 
+/// The version of a question of a run as of this sequence of its journal. There is room between two
+/// of them for the reminders that are noted meanwhile, so that what the run writes always counts.
+#[must_use]
+pub fn version_of_run(sequence: u32) -> i64 {
+    i64::from(sequence) << 24
+}
+
 /// The id of a question about an issue: the triage or the plan, and the issue's place in it from 1.
 #[must_use]
 pub fn id_of_issue(of: &str, place: usize) -> String {

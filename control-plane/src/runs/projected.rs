@@ -2,7 +2,7 @@
 //! as documents that are written in the run's own commit.
 //!
 //! They say nothing that the journal does not say, and can be made again from it (`rebuilt`). A
-//! document's version is the sequence of the event by which it is what it is, so that whoever
+//! document's version goes by the sequence of the event by which it is what it is, so that whoever
 //! writes it late, or a second time, changes nothing. Transitions that concern none of these cost
 //! one look at each event.
 
@@ -206,7 +206,7 @@ impl Projection<'_> {
         let version = settled.map_or(*sequence, |settled| settled.sequence);
         let escalation = Escalation { settled: settled.map(how), ..escalation };
         let id = escalations::id_of_run(run, i64::from(*sequence));
-        escalation.row(id, self.tenant(), *at, i64::from(version))
+        escalation.row(id, self.tenant(), *at, escalations::version_of_run(version))
     }
 
     fn checkpoint(
