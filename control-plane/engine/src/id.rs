@@ -81,7 +81,9 @@ impl RunId {
 
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.hyphenated().fmt(f)
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        // In one piece: who makes a text of it takes memory once.
+        f.pad(self.0.hyphenated().encode_lower(&mut text))
     }
 }
 

@@ -30,6 +30,7 @@ mod nearest;
 mod order;
 mod rejection;
 mod rollback;
+mod short;
 mod state;
 mod view;
 
@@ -44,5 +45,6 @@ pub use rejection::Rejection;
 pub use rollback::{
     CheckpointView, RollbackStatus, RollbackSummary, RollbackView, UndoCounts, UndoView, fork,
 };
+pub use short::ShortText;
 pub use state::{Phase, State};
 pub use view::{Counts, EndedStatus, RunStatus, StepView, Waiting};

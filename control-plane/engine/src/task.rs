@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{InstanceId, Instant, RunId};
+use crate::short::ShortText;
 
 /// JSON text, as it came: digits and key order untouched. Cheap to clone.
 pub type Json = Arc<str>;
@@ -36,10 +37,11 @@ impl fmt::Display for TaskKey {
     /// The task id on the wire: `RUN:INSTANCE:d` or `RUN:INSTANCE:u`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let purpose = match self.purpose {
-            Purpose::Do => 'd',
-            Purpose::Undo => 'u',
+            Purpose::Do => ":d",
+            Purpose::Undo => ":u",
         };
-        write!(f, "{}:{}:{purpose}", self.run, self.instance.0)
+        let text = ShortText::new().id(self.run.0).text(":");
+        f.pad(text.number(self.instance.0.into()).text(purpose).as_str())
     }
 }
 

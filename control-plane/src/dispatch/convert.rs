@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contracts::v1::{self, connect_request, connect_response};
-use engine::Instant;
 use engine::task::{FailureKind, Json, Purpose, TaskError, TaskKey};
+use engine::{Instant, ShortText};
 use serde_json::value::RawValue;
 
 use super::breaker::Stand;
@@ -21,44 +21,70 @@ use crate::limits;
 /// Frames for an agent, tasks and acknowledgements put together. An acknowledgement may overtake
 /// tasks on the way to others like it, as long as none of them is the one that it is about.
 pub(super) fn responses(frames: Vec<Outgoing>, clocks: &Clocks) -> Vec<v1::ConnectResponse> {
-    let mut responses: Vec<v1::ConnectResponse> = Vec::new();
+    use connect_response::Frame;
+    let mut responses: Vec<v1::ConnectResponse> = Vec::with_capacity(2);
     let mut bytes = 0;
-    let mut overtakable = Overtakable::default();
+    let is_task = |frame: &&Outgoing| matches!(frame, Outgoing::Assign(_));
+    let mut tasks = frames.iter().filter(is_task).count();
+    let acks = frames.iter().filter(|frame| matches!(frame, Outgoing::Ack { .. })).count();
+    let mut overtakable = Overtakable { count: acks, ..Overtakable::default() };
     for frame in frames {
         let Some(frame) = overtakable.join(frame, &mut responses) else { continue };
-        let next = response(frame, clocks);
-        let size = match &next {
-            connect_response::Frame::Assign(assign) => prost::Message::encoded_len(assign),
-            _ => 0,
+        let Outgoing::Assign(assignment) = frame else {
+            responses.push(v1::ConnectResponse { frame: Some(response(frame, clocks)) });
+            continue;
         };
-        let last = responses.last_mut().and_then(|response| response.frame.as_mut());
-        match (last, next) {
-            (
-                Some(connect_response::Frame::Assign(last)),
-                connect_response::Frame::Assign(next),
-            ) if bytes + size <= limits::ASSIGN_BYTES => {
+        let task = task(&assignment, clocks);
+        let size = size(&task);
+        // All of its tasks go into one frame as a rule.
+        let left = tasks;
+        tasks = tasks.saturating_sub(1);
+        match responses.last_mut().and_then(|response| response.frame.as_mut()) {
+            Some(Frame::Assign(last)) if bytes + size <= limits::ASSIGN_BYTES => {
                 bytes += size;
-                last.tasks.extend(next.tasks);
+                last.tasks.push(task);
             }
-            (_, next) => {
+            _ => {
                 bytes = size;
-                responses.push(v1::ConnectResponse { frame: Some(next) });
+                let mut tasks = Vec::with_capacity(left);
+                tasks.push(task);
+                let frame = Some(Frame::Assign(v1::Assign { tasks }));
+                responses.push(v1::ConnectResponse { frame });
             }
         }
     }
     responses
 }
 
+/// How many bytes a task takes, nearly: what may be long, and as much for the rest as that takes
+/// at the most.
+fn size(task: &v1::Task) -> usize {
+    const REST: usize = 512;
+    let text = |payload: &Option<v1::Payload>| match payload.as_ref().map(|it| &it.data) {
+        Some(Some(v1::payload::Data::Json(text))) => text.len(),
+        Some(_) => payload.as_ref().map_or(0, prost::Message::encoded_len),
+        None => 0,
+    };
+    let payloads = text(&task.input) + text(&task.inherited) + text(&task.last_checkpoint);
+    payloads + task.action.len() + task.step.len() + task.idempotency_key.len() + REST
+}
+
 /// Where acknowledgements are gathered, and the tasks that were given out behind.
 #[derive(Default)]
 struct Overtakable {
+    /// How many acknowledgements there are.
+    count: usize,
     acks: Option<usize>,
     behind: QuickSet<TaskKey>,
 }
 
 impl Overtakable {
     /// Adds an acknowledgement to those before, where that may be; gives back everything else.
-    fn join(&mut self, frame: Outgoing, responses: &mut [v1::ConnectResponse]) -> Option<Outgoing> {
+    fn join(
+        &mut self,
+        frame: Outgoing,
+        responses: &mut Vec<v1::ConnectResponse>,
+    ) -> Option<Outgoing> {
         match &frame {
             Outgoing::Ack { key, lease, duplicate } => {
                 let gathered = self.acks.filter(|_| !self.behind.contains(key));
@@ -67,15 +93,25 @@ impl Overtakable {
                     before.acks.push(ack(*key, *lease, *duplicate));
                     return None;
                 }
-                *self = Self { acks: Some(responses.len()), behind: QuickSet::default() };
+                let mut acks = Vec::with_capacity(self.count);
+                acks.push(ack(*key, *lease, *duplicate));
+                let frame = connect_response::Frame::ResultsAck(v1::ResultsAck { acks });
+                self.begin(Some(responses.len()));
+                responses.push(v1::ConnectResponse { frame: Some(frame) });
+                return None;
             }
             Outgoing::Assign(assignment) if self.acks.is_some() => {
                 self.behind.insert(assignment.order.key);
             }
             Outgoing::Assign(_) => {}
-            _ => *self = Self::default(),
+            _ => self.begin(None),
         }
         Some(frame)
+    }
+
+    fn begin(&mut self, acks: Option<usize>) {
+        self.acks = acks;
+        self.behind.clear();
     }
 }
 
@@ -172,12 +208,12 @@ pub(super) fn task(assignment: &Assignment, clocks: &Clocks) -> v1::Task {
 /// The W3C trace context of a task. Its trace is the run, so that all that is done for a run is
 /// one trace; its span is the attempt. The engine hands in no context of the client's own.
 fn traceparent(order: &engine::task::TaskOrder) -> String {
-    let run = order.key.run.to_string().replace('-', "");
     let undo = u64::from(order.key.purpose == Purpose::Undo);
     let (instance, attempt) = (u64::from(order.key.instance.0), u64::from(order.attempt & 0xffff));
     // Never zero, for attempts count from 1.
     let span = instance << 32 | attempt << 1 | undo;
-    format!("00-{run}-{span:016x}-01")
+    let text = ShortText::new().text("00-").plain_id(order.key.run.0).text("-");
+    text.hexadecimal(span).text("-01").as_str().to_owned()
 }
 
 pub(super) fn task_ref(key: TaskKey, lease: LeaseToken) -> v1::TaskRef {

@@ -4,6 +4,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use engine::ShortText;
+
 /// The owner's epoch of the run, the attempt, and a counter that is never used twice under the
 /// same epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,7 +20,8 @@ pub struct LeaseToken {
 
 impl fmt::Display for LeaseToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}.{}", self.epoch, self.attempt, self.counter)
+        let text = ShortText::new().number(self.epoch).text(".").number(self.attempt.into());
+        f.pad(text.text(".").number(self.counter).as_str())
     }
 }
 

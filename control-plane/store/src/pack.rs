@@ -7,10 +7,9 @@
 //! `6:1:72 3:1:34`, and then the bodies, each on a line of its own. Knows no SQL.
 
 use std::borrow::Cow;
-use std::io::Write as _;
 use std::sync::Arc;
 
-use engine::ContentHash;
+use engine::{ContentHash, ShortText};
 
 use crate::limits::{JOURNAL_BODY_BYTES_MAX, PACKED_BYTES_MAX};
 use crate::{JournalRow, Micros};
@@ -68,10 +67,13 @@ impl<'a> Stored<'a> {
         let bytes: usize = rows.iter().map(|row| row.body.len() + LINE_BYTES).sum();
         let mut body = Vec::with_capacity(bytes);
         for (place, row) in rows.iter().enumerate() {
-            let end = if place + 1 == rows.len() { '\n' } else { ' ' };
-            let (kind, schema, length) = (row.kind, row.schema, row.body.len());
-            // Writing into memory cannot fail.
-            let _ = write!(body, "{kind}:{schema}:{length}{end}");
+            let end = if place + 1 == rows.len() { "\n" } else { " " };
+            push_number(&mut body, row.kind);
+            body.push(b':');
+            push_number(&mut body, row.schema);
+            body.push(b':');
+            let length = ShortText::new().number(row.body.len() as u64);
+            body.extend_from_slice(length.text(end).as_str().as_bytes());
         }
         for row in rows {
             body.extend_from_slice(&row.body);
@@ -79,6 +81,18 @@ impl<'a> Stored<'a> {
         }
         let (seq, at) = (last.seq, first.at);
         Some(Self { seq, at, kind: PACKED, schema: SCHEMA, body: Cow::Owned(body), blob: None })
+    }
+}
+
+/// Kinds and schemas are small and positive as a rule; any other is written as well.
+fn push_number(body: &mut Vec<u8>, number: i16) {
+    match u8::try_from(number) {
+        Ok(digit @ 0..=9) => body.push(b'0' + digit),
+        Ok(number) => {
+            let text = ShortText::new().number(number.into());
+            body.extend_from_slice(text.as_str().as_bytes());
+        }
+        Err(_) => body.extend_from_slice(number.to_string().as_bytes()),
     }
 }
 
