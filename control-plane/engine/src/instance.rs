@@ -94,15 +94,17 @@ pub(crate) struct Instance {
     pub(crate) begun: u32,
     pub(crate) ended: u32,
     pub(crate) output: Option<Json>,
+    /// Who has it, or had it last.
+    pub(crate) by: Option<AgentRef>,
+    /// How that agent says that it is undone; `None`: there is nothing to undo.
+    pub(crate) undo: Option<DeclaredUndo>,
     pub(crate) detail: Option<Box<Detail>>,
 }
 
-/// What only some instances have.
+/// What only some instances have. It is large: an action that ends well at once has none.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Detail {
     pub(crate) error: Option<TaskError>,
-    pub(crate) by: Option<AgentRef>,
-    pub(crate) undo: Option<DeclaredUndo>,
     pub(crate) undone: bool,
     /// Agents that may have begun it and did not end it well: they may have changed something.
     pub(crate) touched: Vec<Touch>,

@@ -153,7 +153,7 @@ impl State {
             fairness_key: Arc::clone(&self.graph.name),
             delivery: action.delivery,
             begun: detail.is_some_and(|detail| detail.started),
-            begun_by: detail.filter(|detail| detail.started).and_then(|it| it.by.clone()),
+            begun_by: detail.filter(|detail| detail.started).and_then(|_| instance.by.clone()),
             epoch: self.epoch,
             undo_of: false,
         }

@@ -300,18 +300,18 @@ impl State {
                 }
             }
             Event::TaskStarted { by_agent: agent, .. } => {
-                let detail = self.instances[n.index()].detail_mut();
-                detail.started = true;
-                detail.by.clone_from(agent);
+                let instance = &mut self.instances[n.index()];
+                instance.by.clone_from(agent);
+                instance.detail_mut().started = true;
             }
             Event::AttemptFailed { attempt, error, by, retry_at, fallback, touched, .. } => {
                 let instance = &mut self.instances[n.index()];
                 instance.attempt = attempt + 1;
                 instance.fallback = *fallback;
+                instance.by.clone_from(by);
                 let detail = instance.detail_mut();
                 detail.touch(touched);
                 detail.error = Some(error.clone());
-                detail.by.clone_from(by);
                 detail.retry_at = Some(*retry_at);
                 detail.started = false;
             }
@@ -355,11 +355,14 @@ impl State {
                 let instance = &mut self.instances[n.index()];
                 instance.output.clone_from(output);
                 if by.is_some() || undo.is_some() || !touched.is_empty() {
-                    let detail = instance.detail_mut();
-                    detail.by.clone_from(by);
-                    detail.undo.clone_from(undo);
-                    detail.error = None;
-                    detail.touch(touched);
+                    instance.by.clone_from(by);
+                    instance.undo.clone_from(undo);
+                    if let Some(detail) = &mut instance.detail {
+                        detail.error = None;
+                    }
+                }
+                if !touched.is_empty() {
+                    instance.detail_mut().touch(touched);
                 }
                 self.settle(n, Status::Success, at);
                 match self.node(n).kind {
@@ -373,12 +376,13 @@ impl State {
                 }
             }
             Event::StepFailed { error, stops, by, touched, .. } => {
-                let detail = self.instances[n.index()].detail_mut();
+                let instance = &mut self.instances[n.index()];
+                if by.is_some() {
+                    instance.by.clone_from(by);
+                }
+                let detail = instance.detail_mut();
                 detail.touch(touched);
                 detail.error = Some(error.clone());
-                if by.is_some() {
-                    detail.by.clone_from(by);
-                }
                 self.settle(n, Status::Failure, at);
                 self.note_failure(n, error, *stops);
             }
@@ -583,6 +587,8 @@ impl State {
                 begun: 0,
                 ended: 0,
                 output: None,
+                by: None,
+                undo: None,
                 detail: None,
             });
         }
@@ -668,6 +674,7 @@ impl State {
         let detail = instance.detail.take().map(|detail| *detail).unwrap_or_default();
         let was_open = !detail.scopes.is_empty() || detail.repeat.is_some();
         instance.output = None;
+        (instance.by, instance.undo) = (None, None);
         if instance.status == Status::NotStarted {
             // Nobody had the attempt that was owed.
             instance.attempt = instance.attempt.saturating_sub(1);

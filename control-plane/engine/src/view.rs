@@ -478,7 +478,6 @@ impl State {
     fn step_view(&self, n: InstanceId) -> StepView {
         let instance = &self.instances[n.index()];
         let (agent, action) = names(&self.node(n).kind);
-        let detail = instance.detail();
         let error = match instance.status {
             Status::Failure | Status::Queued => instance.error().map(|e| e.message.clone()),
             _ => None,
@@ -493,7 +492,7 @@ impl State {
             attempts: self.attempts(n),
             start: (instance.ready_at != Instant::default()).then_some(instance.ready_at),
             end: instance.status.is_settled().then_some(instance.settled_at),
-            by: detail.and_then(|detail| detail.by.clone()),
+            by: instance.by.clone(),
             waiting: self.waiting(n),
         }
     }

@@ -108,9 +108,9 @@ impl Decider<'_> {
         let Some(compensate) = &action.compensate else {
             return Err(task_error(FailureKind::Permanent, "", "nothing says how to undo it"));
         };
-        let detail = self.state.instances[n.index()].detail();
-        let touched = detail.and_then(|d| d.touched.last()).and_then(|touch| touch.agent.clone());
-        let by = detail.and_then(|detail| detail.by.clone()).or(touched);
+        let instance = &self.state.instances[n.index()];
+        let touched = instance.detail().and_then(|detail| detail.touched.last());
+        let by = instance.by.clone().or_else(|| touched.and_then(|touch| touch.agent.clone()));
         let input = match compensate.params.as_ref() {
             Some(params) => self.template(n, params)?.to_string().into(),
             None => self.state.undo_input(n)?,

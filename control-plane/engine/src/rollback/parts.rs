@@ -97,12 +97,9 @@ impl State {
     /// Who may have changed something for a step instance, the last first.
     pub(crate) fn undo_parts(&self, n: InstanceId) -> Vec<Part> {
         let instance = &self.instances[n.index()];
-        let Some(detail) = instance.detail() else {
-            // An action that succeeded without a declared undo had nothing to undo, unless the
-            // workflow says otherwise.
-            return self.compensation(n, instance.status == Status::Success);
-        };
+        let detail = instance.detail();
         if let NodeKind::Workflow(_) = self.node(n).kind {
+            let Some(detail) = detail else { return Vec::new() };
             let last = match &detail.waiting_for {
                 Some(crate::event::WaitingFor::Child(child)) => Some(child.run),
                 _ => None,
@@ -112,19 +109,21 @@ impl State {
         }
         let NodeKind::Action(action) = &self.node(n).kind else { return Vec::new() };
         let succeeded = instance.status == Status::Success;
+        let touched = detail.map_or(&[][..], |detail| &detail.touched);
         if action.compensate.is_some() {
-            return self.compensation(n, succeeded || !detail.touched.is_empty());
+            return self.compensation(n, succeeded || !touched.is_empty());
         }
+        // An action that succeeded without a declared undo had nothing to undo.
         let mut parts = Vec::new();
-        if let (true, Some(undo)) = (succeeded, &detail.undo) {
-            parts.push(Part::Task { agent: detail.by.clone(), undo: Some(undo.clone()) });
+        if let (true, Some(undo)) = (succeeded, &instance.undo) {
+            parts.push(Part::Task { agent: instance.by.clone(), undo: Some(undo.clone()) });
         }
-        let done_by = detail.by.as_ref().filter(|_| succeeded).map(|by| &by.agent_type);
+        let done_by = instance.by.as_ref().filter(|_| succeeded).map(|by| &by.agent_type);
         let name = |touch: &Touch| touch.agent.as_ref().map(|agent| Arc::clone(&agent.agent_type));
-        for touch in detail.touched.iter().rev() {
+        for touch in touched.iter().rev() {
             // One undo by an agent type is enough; of an unknown agent its type is known.
             let of = name(touch).or_else(|| action.agent.clone());
-            let others = detail.touched.iter().filter_map(name).filter(|_| touch.agent.is_none());
+            let others = touched.iter().filter_map(name).filter(|_| touch.agent.is_none());
             let same = of.is_some() && of.as_ref() == done_by
                 || others.into_iter().any(|other| Some(other) == of);
             if !same && touch.undo != Some(DeclaredUndo::Nothing) {

@@ -142,6 +142,7 @@ impl State {
             && instance.detail().is_some_and(|d| !d.scopes.is_empty() || d.repeat.is_some());
         let detail = instance.detail.take().map(|detail| *detail).unwrap_or_default();
         instance.output = None;
+        (instance.by, instance.undo) = (None, None);
         instance.ended = 0;
         instance.attempts_before = instance.attempt;
         instance.fallback = 0;
