@@ -297,10 +297,22 @@ macro_rules! events {
             /// # Errors
             /// When a payload in it is not JSON.
             pub fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
+                let mut body = Vec::with_capacity(128);
+                self.encode_into(&mut body)?;
+                Ok(body)
+            }
+
+            /// The same behind what is in `into`.
+            ///
+            /// # Errors
+            /// When a payload in it is not JSON.
+            pub fn encode_into(&self, into: &mut Vec<u8>) -> Result<(), serde_json::Error> {
                 match self {
-                    Self::RunStarted(started) => serde_json::to_vec(started),
-                    $( Self::$name { $( $field ),* } =>
-                        serde_json::to_vec(&body::$name { $( $field: $field.clone() ),* }), )*
+                    Self::RunStarted(started) => serde_json::to_writer(into, started),
+                    $( Self::$name { $( $field ),* } => {
+                        let body = body::$name { $( $field: $field.clone() ),* };
+                        serde_json::to_writer(into, &body)
+                    } )*
                 }
             }
 

@@ -305,8 +305,8 @@ pub(crate) fn decide(
                 rejections.push(Rejected { reply, rejection, settled });
             }
             Ok(Ok(transition)) => {
-                events.extend(transition.events);
-                effects.extend(transition.effects);
+                append(&mut events, transition.events);
+                append(&mut effects, transition.effects);
                 more |= transition.more;
                 replies.push(reply);
             }
@@ -325,6 +325,15 @@ pub(crate) fn decide(
     let flight =
         Flight { rejections, adopted, more, ended, ..Flight::new(state, effects, replies) };
     pack(flight, commit)
+}
+
+/// Puts `more` behind `all`; as a rule that is all there is.
+fn append<T>(all: &mut Vec<T>, more: Vec<T>) {
+    if all.is_empty() {
+        *all = more;
+    } else {
+        all.extend(more);
+    }
 }
 
 fn pack(flight: Flight, commit: Result<Commit, String>) -> Decided {
@@ -401,6 +410,9 @@ pub(crate) fn status_number(status: RunStatus) -> i16 {
     i16::try_from(wire as i32).unwrap_or(0)
 }
 
+/// What the body of an event has room in at first.
+const BODY_BYTES_USUAL: usize = 512;
+
 fn commit_of(
     state: &mut State,
     before: i64,
@@ -410,19 +422,23 @@ fn commit_of(
     request: Option<RequestRow>,
 ) -> Result<Commit, String> {
     let mut rows = Vec::with_capacity(events.len());
+    let mut body = Vec::with_capacity(BODY_BYTES_USUAL);
     for (seq, event) in (before + 1..).zip(events) {
-        let body = event.encode().map_err(|error| error.to_string())?;
+        body.clear();
+        event.encode_into(&mut body).map_err(|error| error.to_string())?;
         let (kind, schema) = (event.kind(), engine::event::SCHEMA);
-        rows.push(JournalRow { seq, at: now.0, kind, schema, body: body.into() });
+        rows.push(JournalRow { seq, at: now.0, kind, schema, body: body.as_slice().into() });
     }
     let documents = projected::documents(state, before, events);
     let documents = documents.map_err(|error| error.to_string())?;
     let started = state.started();
+    // Of a run that is there these stay as they are, whatever the row says.
+    let fixed = |text: &String| if before == 0 { text.clone() } else { String::new() };
     let row = RunRow {
         run_id: state.id(),
-        tenant: started.tenant.clone(),
-        workflow: started.workflow.clone(),
-        version_name: started.version.clone(),
+        tenant: fixed(&started.tenant),
+        workflow: fixed(&started.workflow),
+        version_name: fixed(&started.version),
         definition_hash: state.graph().hash,
         status: status_number(state.status()),
         version: state.version(),
@@ -431,7 +447,7 @@ fn commit_of(
         ended_at: state.ended_at().map(|at| at.0),
         parent: started.parent.map(|parent| parent.run),
         priority: i16::from(started.priority),
-        labels: as_json(&started.labels),
+        labels: if started.labels.is_empty() { b"{}".to_vec() } else { as_json(&started.labels) },
         summary: summary(state),
         wake_at: state.next_wakeup().map(|at| at.0),
     };
