@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::shared::{hash, optional_run_id, put_blob};
 use super::writer::Writer;
 use super::{Connection, Database, Db, Row, statement};
-use crate::batch::Batch;
+use crate::batch::{Batch, Transition};
 use crate::{Commit, Error, Outcome};
 
 impl Database {
@@ -84,7 +84,48 @@ async fn write(writer: &mut Writer<'_>, batch: &mut Batch<'_>) -> sqlx::Result<(
     }
 }
 
-async fn write_all(connection: &mut Connection, batch: &mut Batch<'_>) -> sqlx::Result<()> {
+/// In one go as a rule: each call wakes the writer's thread and waits for it.
+async fn write_all(connection: &mut Writer<'_>, batch: &mut Batch<'_>) -> sqlx::Result<()> {
+    if is_plain(batch) {
+        match write_whole(connection, batch).await {
+            Ok(()) => return Ok(()),
+            // Which of them lose is to be found out.
+            Err(error) if is_loss(&error) => {
+                sqlx::query("ROLLBACK").execute(&mut **connection).await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    write_winners(connection, batch).await
+}
+
+/// Whether nothing but runs and what hangs on them is written.
+fn is_plain(batch: &Batch<'_>) -> bool {
+    let plain = |transition: &Transition<'_>| {
+        transition.request().is_none() && transition.blobs().next().is_none()
+    };
+    batch.transitions.iter().all(plain)
+}
+
+/// Whether this is the failure that stands for a transition which loses.
+fn is_loss(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.message().contains("integer overflow"))
+}
+
+async fn write_whole(connection: &mut Connection, batch: &mut Batch<'_>) -> sqlx::Result<()> {
+    let (text, arguments) = statement::whole(&batch.transitions).map_err(sqlx::Error::Encode)?;
+    sqlx::query_with::<Db, _>(AssertSqlSafe(text), arguments).execute(connection).await?;
+    settle_all(batch);
+    Ok(())
+}
+
+fn settle_all(batch: &mut Batch<'_>) {
+    for transition in std::mem::take(&mut batch.transitions) {
+        batch.settle(transition.place, Outcome::Committed);
+    }
+}
+
+async fn write_winners(connection: &mut Connection, batch: &mut Batch<'_>) -> sqlx::Result<()> {
     let (text, arguments) = statement::losers(&batch.transitions).map_err(sqlx::Error::Encode)?;
     let rows = sqlx::query_with::<Db, _>(AssertSqlSafe(text), arguments)
         .fetch_all(&mut *connection)
@@ -101,9 +142,7 @@ async fn write_all(connection: &mut Connection, batch: &mut Batch<'_>) -> sqlx::
         sqlx::query_with::<Db, _>(AssertSqlSafe(text), arguments).execute(connection).await
     };
     written?;
-    for transition in std::mem::take(&mut batch.transitions) {
-        batch.settle(transition.place, Outcome::Committed);
-    }
+    settle_all(batch);
     Ok(())
 }
 

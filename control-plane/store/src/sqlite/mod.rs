@@ -51,6 +51,13 @@ const HOLD_JOURNAL: &str = "SELECT 1";
 /// One moment for all that is read.
 const SNAPSHOT: &str = "BEGIN";
 
+/// After how many pages the write-ahead log is folded into the file: 16 MiB. Pages that many
+/// transitions change, as those of the runs under way, are then written to the file once for many.
+const LOG_PAGES: &str = "4096";
+/// What the writer keeps in memory, in KiB and negated: the pages of the runs under way, which it
+/// would otherwise read again and again.
+const WRITER_CACHE: &str = "-16384";
+
 /// Connections that read.
 const READERS_MAX: u32 = 4;
 /// How long to wait for another process that holds the file's lock.
@@ -99,7 +106,11 @@ fn make_private(file: &Path) -> Result<(), Error> {
 }
 
 fn durable(options: SqliteConnectOptions) -> SqliteConnectOptions {
-    options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full)
+    options
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("wal_autocheckpoint", LOG_PAGES)
+        .pragma("cache_size", WRITER_CACHE)
 }
 
 /// Writes all tables of a database, which others may use; see [`crate::backup`].

@@ -10,9 +10,9 @@ use sqlx::sqlite::SqliteArguments;
 use super::packed::{Heap, Kind, Layout, Records};
 use crate::batch::Transition;
 
-/// What a transition is decided by: `$2`.
+/// What a transition is decided by.
 const CHECKS: Layout = Layout {
-    parameter: "$2",
+    parameter: "$11",
     columns: &[
         ("run_id", Kind::Id),
         ("owner", Kind::OptionalId),
@@ -21,9 +21,9 @@ const CHECKS: Layout = Layout {
     ],
 };
 
-/// Which requests are known already: `$3`.
+/// Which requests are known already.
 const CLAIMS: Layout = Layout {
-    parameter: "$3",
+    parameter: "$12",
     columns: &[("tenant", Kind::Text), ("request_id", Kind::Text), ("place", Kind::Integer)],
 };
 
@@ -136,16 +136,25 @@ const AUDIT: Layout = Layout {
     ],
 };
 
-/// Begins the transaction and gives the places of those that lose by version or owner.
-static LOSERS: LazyLock<String> = LazyLock::new(|| {
+/// Those that lose by version or owner, with the expression for each.
+fn losers_select(what: &str) -> String {
     format!(
-        "BEGIN IMMEDIATE; {} SELECT c.place FROM (SELECT {} FROM n) AS c \
+        "{} SELECT {what} FROM (SELECT {} FROM n) AS c \
          LEFT JOIN runs AS r ON r.run_id = c.run_id WHERE CASE c.expected \
          WHEN 0 THEN r.run_id IS NOT NULL \
          ELSE r.version IS NOT c.expected OR r.owner IS NOT c.owner END",
         CHECKS.counter(),
         CHECKS.values()
     )
+}
+
+/// Begins the transaction and gives the places of those that lose by version or owner.
+static LOSERS: LazyLock<String> =
+    LazyLock::new(|| format!("BEGIN IMMEDIATE; {}", losers_select("c.place")));
+
+/// Begins the transaction, and fails when any loses: no number is that expression.
+static NO_LOSERS: LazyLock<String> = LazyLock::new(|| {
+    format!("BEGIN IMMEDIATE; {}; ", losers_select("abs(c.place * 0 - 9223372036854775807 - 1)"))
 });
 
 /// Follows the former: gives the places of those whose requests are known, and what to.
@@ -216,15 +225,10 @@ fn audit() -> String {
 pub(super) fn losers(
     transitions: &[Transition<'_>],
 ) -> Result<(String, SqliteArguments), BoxDynError> {
-    let (mut checks, mut claims) = (Records::default(), Records::default());
+    let (checks, mut claims) = (checks(transitions), Records::default());
     let mut heap = Heap::default();
     for transition in transitions {
         let place = transition.place as i64;
-        checks
-            .id(transition.commit.run.0)
-            .optional_id(transition.commit.row.owner.map(|owner| owner.0))
-            .integer(transition.commit.expected_version)
-            .integer(place);
         if let Some(request) = transition.request() {
             claims
                 .text(&mut heap, &request.tenant)
@@ -238,8 +242,35 @@ pub(super) fn losers(
     }
     let mut arguments = SqliteArguments::default();
     arguments.add(heap.into_bytes())?;
+    for _ in PARTS.iter() {
+        arguments.add(Vec::<u8>::new())?;
+    }
     arguments.add(checks.into_bytes(&CHECKS))?;
     arguments.add(claims.into_bytes(&CLAIMS))?;
+    Ok((text, arguments))
+}
+
+/// What the version and the owner of each are compared with.
+fn checks(transitions: &[Transition<'_>]) -> Records {
+    let mut checks = Records::default();
+    for transition in transitions {
+        checks
+            .id(transition.commit.run.0)
+            .optional_id(transition.commit.row.owner.map(|owner| owner.0))
+            .integer(transition.commit.expected_version)
+            .integer(transition.place as i64);
+    }
+    checks
+}
+
+/// The statement that does all of it, if no transition loses; it fails, within its transaction,
+/// when one does. For batches without requests and blobs.
+pub(super) fn whole(
+    transitions: &[Transition<'_>],
+) -> Result<(String, SqliteArguments), BoxDynError> {
+    let (mut text, mut arguments) = (NO_LOSERS.clone(), SqliteArguments::default());
+    write_into(transitions, &mut text, &mut arguments)?;
+    arguments.add(checks(transitions).into_bytes(&CHECKS))?;
     Ok((text, arguments))
 }
 
@@ -247,6 +278,16 @@ pub(super) fn losers(
 pub(super) fn write(
     transitions: &[Transition<'_>],
 ) -> Result<(String, SqliteArguments), BoxDynError> {
+    let (mut text, mut arguments) = (String::new(), SqliteArguments::default());
+    write_into(transitions, &mut text, &mut arguments)?;
+    Ok((text, arguments))
+}
+
+fn write_into(
+    transitions: &[Transition<'_>],
+    text: &mut String,
+    arguments: &mut SqliteArguments,
+) -> Result<(), BoxDynError> {
     let mut parts = Parts::default();
     for transition in transitions {
         parts.push(transition);
@@ -262,8 +303,6 @@ pub(super) fn write(
         parts.documents,
         parts.audit,
     ];
-    let mut text = String::new();
-    let mut arguments = SqliteArguments::default();
     arguments.add(parts.heap.into_bytes())?;
     for (records, (layout, part)) in records.into_iter().zip(PARTS.iter()) {
         if !records.is_empty() {
@@ -272,7 +311,7 @@ pub(super) fn write(
         arguments.add(records.into_bytes(layout))?;
     }
     text.push_str("COMMIT");
-    Ok((text, arguments))
+    Ok(())
 }
 
 #[derive(Default)]
