@@ -15,15 +15,14 @@ use contracts::v1::{self, connect_request::Frame};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-use crate::context::{Context, Figures, News, Reporter};
+use crate::context::{Cancel, Context, Figures, News, Reporter};
 use crate::limits::{
     CANCEL_GRACE, PAYLOAD_BYTES_MAX, PING_INTERVAL, PING_TIMEOUT, PROCEED_TIMEOUT,
     RESEND_DOUBLINGS_MAX, STATUS_INTERVAL, TASKS_MAX,
 };
-use crate::outbox::{Item, Outbox};
+use crate::outbox::{Item, Outbox, TaskId};
 use crate::outcome::{self, Stop, clipped};
 use crate::{Agent, Failure, payload, work};
 
@@ -38,7 +37,7 @@ pub(crate) struct Board {
 }
 
 struct State {
-    tasks: HashMap<String, Entry>,
+    tasks: HashMap<TaskId, Entry, foldhash::fast::RandomState>,
     /// How many of them are done: their results are kept until they are acknowledged.
     done: usize,
     /// Tasks that were assigned and are not taken on before there is room in the outbox.
@@ -85,7 +84,7 @@ struct Entry {
     attempt: i32,
     number: u64,
     stage: Stage,
-    cancelled: CancellationToken,
+    cancel: Cancel,
     stop: Option<Stop>,
     /// How many answers to come are about an earlier attempt.
     stale_answers: u32,
@@ -109,7 +108,7 @@ enum Stage {
 impl Board {
     pub(crate) fn new(agent: Agent) -> Arc<Self> {
         let state = State {
-            tasks: HashMap::new(),
+            tasks: HashMap::default(),
             done: 0,
             held: VecDeque::new(),
             outbox: Outbox::default(),
@@ -202,7 +201,7 @@ impl Board {
 
     /// Tells all tasks to stop.
     pub(crate) fn stop_all(self: &Arc<Self>, stop: Stop, grace: Duration) {
-        let tasks: Vec<(String, u64)> = {
+        let tasks: Vec<(TaskId, u64)> = {
             let state = self.lock();
             state.tasks.iter().map(|(id, entry)| (id.clone(), entry.number)).collect()
         };
@@ -212,7 +211,7 @@ impl Board {
     }
 
     /// Tells a task to stop; when it has not after the grace, it is aborted.
-    fn stop(self: &Arc<Self>, id: &str, number: Option<u64>, stop: Stop, grace: Duration) {
+    fn stop(self: &Arc<Self>, id: &TaskId, number: Option<u64>, stop: Stop, grace: Duration) {
         let number = {
             let mut state = self.lock();
             let Some(entry) = state.tasks.get_mut(id) else { return };
@@ -230,7 +229,7 @@ impl Board {
                 }
             }
             let earlier = entry.stop.replace(stop);
-            entry.cancelled.cancel();
+            entry.cancel.cancel();
             // The control plane's cancel counts more than the agent's own reasons.
             if earlier == Some(Stop::Cancelled) {
                 entry.stop = earlier;
@@ -239,14 +238,14 @@ impl Board {
             number
         };
         let board = Arc::clone(self);
-        let id = id.to_owned();
+        let id = Arc::clone(id);
         tokio::spawn(async move {
             tokio::time::sleep(grace).await;
             board.abort(&id, number);
         });
     }
 
-    fn abort(&self, id: &str, number: u64) {
+    fn abort(&self, id: &TaskId, number: u64) {
         let mut state = self.lock();
         let Some(entry) = state.tasks.get(id).filter(|entry| entry.number == number) else {
             return;
@@ -259,11 +258,11 @@ impl Board {
     }
 
     /// Takes a handler's result.
-    fn finish(&self, id: &str, number: u64, result: Result<String, Failure>, figures: Figures) {
+    fn finish(&self, id: &TaskId, number: u64, result: Result<String, Failure>, figures: Figures) {
         let mut state = self.lock();
         let bytes_max = state.clocks.payload_bytes_max;
         let Some(entry) = state.tasks.get(id).filter(|entry| entry.number == number) else {
-            tracing::debug!(task = id, "a task that is not this agent's any more has ended");
+            tracing::debug!(task = &**id, "a task that is not this agent's any more has ended");
             return;
         };
         let result = outcome::result(result, entry.stop, figures, bytes_max);
@@ -294,7 +293,7 @@ impl Board {
 
 impl State {
     /// Keeps a result until it is acknowledged and sends it.
-    fn settle(&mut self, id: &str, number: u64, result: v1::TaskResult) {
+    fn settle(&mut self, id: &TaskId, number: u64, result: v1::TaskResult) {
         let Some(entry) = self.tasks.get_mut(id).filter(|entry| entry.number == number) else {
             return;
         };
@@ -305,7 +304,7 @@ impl State {
         entry.worker = None;
         self.done += 1;
         if self.live {
-            self.outbox.push(Item::Result(id.to_owned()));
+            self.outbox.push(Item::Result(Arc::clone(id)));
         }
     }
 
@@ -367,7 +366,7 @@ struct Worker {
 impl Worker {
     async fn run(self) {
         let Self { board, number, context, input, inherited, proceed, stop_at } = self;
-        let id = context.task_id().to_owned();
+        let id = Arc::clone(context.id());
         if let Some(proceed) = proceed {
             let wait = board.clocks().accept_timeout;
             let told = tokio::time::timeout(wait, proceed).await;
@@ -401,7 +400,7 @@ struct Voice {
 }
 
 impl Reporter for Voice {
-    fn tell(&self, task_id: &str, news: News) {
+    fn tell(&self, task_id: &TaskId, news: News) {
         let mut state = self.board.lock();
         let state = &mut *state;
         let Some(entry) = state.tasks.get_mut(task_id).filter(|task| task.number == self.number)
@@ -418,7 +417,7 @@ impl Reporter for Voice {
                 if queued {
                     return;
                 }
-                Item::Progress(task_id.to_owned())
+                Item::Progress(Arc::clone(task_id))
             }
             News::Checkpoint(payload) if !fits(&payload, &state.clocks) => return,
             News::Checkpoint(payload) => {
@@ -426,7 +425,7 @@ impl Reporter for Voice {
                 if queued {
                     return;
                 }
-                Item::Checkpoint(task_id.to_owned())
+                Item::Checkpoint(Arc::clone(task_id))
             }
             News::Log { level, message } => {
                 let level = level.name().to_owned();

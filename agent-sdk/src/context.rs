@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use contracts::v1;
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::effect_log::EffectLog;
+use crate::outbox::TaskId;
 use crate::{Failure, payload};
 
 /// How long a request id may be.
@@ -77,7 +78,7 @@ pub(crate) enum News {
 
 /// Where a handler's news go.
 pub(crate) trait Reporter: Send + Sync {
-    fn tell(&self, task_id: &str, news: News);
+    fn tell(&self, task_id: &TaskId, news: News);
     /// A channel to the control plane, when there is one just now.
     fn channel(&self) -> Option<Channel>;
 }
@@ -89,9 +90,33 @@ pub(crate) struct Figures {
     pub(crate) confidence: Option<f64>,
 }
 
+/// Tells a task to stop. Most are never told, nor ask: the token is made when it is needed. Cheap
+/// to clone; all clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct Cancel(Arc<OnceLock<CancellationToken>>);
+
+impl Cancel {
+    /// Fires with this token.
+    pub(crate) fn by(token: CancellationToken) -> Self {
+        Self(Arc::new(OnceLock::from(token)))
+    }
+
+    pub(crate) fn cancel(&self) {
+        self.token().cancel();
+    }
+
+    fn token(&self) -> &CancellationToken {
+        self.0.get_or_init(CancellationToken::new)
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.get().is_some_and(CancellationToken::is_cancelled)
+    }
+}
+
 struct Inner {
     facts: Facts,
-    cancelled: CancellationToken,
+    cancel: Cancel,
     reporter: Arc<dyn Reporter>,
     figures: Mutex<Figures>,
     runs_started: AtomicU32,
@@ -100,7 +125,7 @@ struct Inner {
 /// What the control plane says of a task.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
-    pub(crate) task_id: String,
+    pub(crate) task_id: TaskId,
     pub(crate) action: String,
     pub(crate) run_id: String,
     pub(crate) step: String,
@@ -115,7 +140,7 @@ pub(crate) struct Facts {
 
 impl Facts {
     /// Takes over what a task says, but for its input.
-    pub(crate) fn of(task: &mut v1::Task, now: Instant) -> Result<Self, Failure> {
+    pub(crate) fn of(id: TaskId, task: &mut v1::Task, now: Instant) -> Result<Self, Failure> {
         let checkpoint = payload::text(task.last_checkpoint.take(), "the last checkpoint")?;
         let timeout = payload::from_duration(task.timeout);
         let until_deadline = task.deadline.and_then(|deadline| {
@@ -125,7 +150,7 @@ impl Facts {
             Some(deadline.duration_since(now).unwrap_or_default())
         });
         Ok(Self {
-            task_id: task.r#ref.as_ref().map(|task| task.task_id.clone()).unwrap_or_default(),
+            task_id: id,
             action: std::mem::take(&mut task.action),
             run_id: std::mem::take(&mut task.run_id),
             step: std::mem::take(&mut task.step),
@@ -152,14 +177,10 @@ impl From<v1::Usage> for Usage {
 }
 
 impl Context {
-    pub(crate) fn new(
-        facts: Facts,
-        cancelled: CancellationToken,
-        reporter: Arc<dyn Reporter>,
-    ) -> Self {
+    pub(crate) fn new(facts: Facts, cancel: Cancel, reporter: Arc<dyn Reporter>) -> Self {
         let inner = Inner {
             facts,
-            cancelled,
+            cancel,
             reporter,
             figures: Mutex::default(),
             runs_started: AtomicU32::new(0),
@@ -170,12 +191,12 @@ impl Context {
     /// Fires when the task is to stop. Await `cancelled().cancelled()`, or ask
     /// [`Context::is_cancelled`]. A handler that does not listen is aborted after the grace.
     pub fn cancelled(&self) -> &CancellationToken {
-        &self.inner.cancelled
+        self.inner.cancel.token()
     }
 
     /// Whether the task is to stop.
     pub fn is_cancelled(&self) -> bool {
-        self.inner.cancelled.is_cancelled()
+        self.inner.cancel.is_cancelled()
     }
 
     /// Tells how far the task is, from 0 to 1, and what it does just now.
@@ -354,6 +375,10 @@ impl Context {
         Work: Future<Output = Result<Output, Failure>> + Send,
     {
         log.once(self.idempotency_key(), effect).await
+    }
+
+    pub(crate) fn id(&self) -> &TaskId {
+        &self.inner.facts.task_id
     }
 
     pub(crate) fn figures(&self) -> Figures {

@@ -3,11 +3,15 @@
 //! and nothing grows without bound.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::task::Waker;
 
 use contracts::v1::connect_request::Frame;
 
 use crate::limits::{EMITS_QUEUED_MAX, FRAMES_QUEUED_MAX, NEWS_QUEUED_MAX};
+
+/// The id of a task: in many places at once, and made once.
+pub(crate) type TaskId = Arc<str>;
 
 /// One thing to send. Things that belong to a task are looked up when they are sent.
 #[derive(Debug)]
@@ -19,13 +23,13 @@ pub(crate) enum Item {
     /// A frame that is sent on the next stream when this one breaks.
     Kept(Frame),
     /// The latest progress of this task.
-    Progress(String),
+    Progress(TaskId),
     /// The latest checkpoint of this task.
-    Checkpoint(String),
+    Checkpoint(TaskId),
     /// The result of this task.
-    Result(String),
+    Result(TaskId),
     /// That this task was taken on.
-    Accepted(String),
+    Accepted(TaskId),
 }
 
 /// The queue.
@@ -70,7 +74,7 @@ impl Outbox {
     }
 
     /// Takes the first thing if it is a result; gives its task.
-    pub(crate) fn pop_result(&mut self) -> Option<String> {
+    pub(crate) fn pop_result(&mut self) -> Option<TaskId> {
         match self.items.front()? {
             Item::Result(_) => match self.items.pop_front()? {
                 Item::Result(task_id) => Some(task_id),
@@ -81,7 +85,7 @@ impl Outbox {
     }
 
     /// Takes the first thing if it is that a task was taken on, and `is_wanted`; gives the task.
-    pub(crate) fn pop_accepted(&mut self, is_wanted: impl Fn(&str) -> bool) -> Option<String> {
+    pub(crate) fn pop_accepted(&mut self, is_wanted: impl Fn(&str) -> bool) -> Option<TaskId> {
         match self.items.front()? {
             Item::Accepted(task_id) if is_wanted(task_id) => match self.items.pop_front()? {
                 Item::Accepted(task_id) => Some(task_id),
@@ -92,7 +96,7 @@ impl Outbox {
     }
 
     /// Puts a result back in front, for the next frame.
-    pub(crate) fn push_front_result(&mut self, task_id: String) {
+    pub(crate) fn push_front_result(&mut self, task_id: TaskId) {
         self.items.push_front(Item::Result(task_id));
     }
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{Board, Entry, Stage, State};
 use crate::limits::{RESULT_BYTES_PER_FRAME_MAX, RESULTS_PER_FRAME_MAX};
-use crate::outbox::Item;
+use crate::outbox::{Item, TaskId};
 
 /// What an agent sends in one session, `Register` first; the rest once it is registered.
 pub(crate) struct Frames {
@@ -76,7 +76,7 @@ impl State {
     /// An event may have waited for this stream, and its task's lease may be another since.
     fn with_present_lease(&self, mut frame: Frame) -> Frame {
         if let Frame::Emit(v1::Emit { task: Some(task), .. }) = &mut frame
-            && let Some(entry) = self.tasks.get(&task.task_id)
+            && let Some(entry) = self.tasks.get(task.task_id.as_str())
         {
             task.lease_token.clone_from(&entry.lease_token);
         }
@@ -99,7 +99,7 @@ impl State {
 
     /// That this task was taken on, and those right behind it: one by `Accepted`, several by one
     /// `Status`, which says the same. Of a task that is done its result says so.
-    fn accepted(&mut self, first: String) -> Option<Frame> {
+    fn accepted(&mut self, first: TaskId) -> Option<Frame> {
         let mut tasks = Vec::new();
         let mut next = Some(first);
         while let Some(id) = next {
@@ -120,7 +120,7 @@ impl State {
     }
 
     /// This result, and those that wait right behind it.
-    fn results(&mut self, first: String) -> Option<Frame> {
+    fn results(&mut self, first: TaskId) -> Option<Frame> {
         let now = Instant::now();
         let mut results = Vec::new();
         let mut bytes = 0;

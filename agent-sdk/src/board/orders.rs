@@ -6,13 +6,12 @@ use std::time::Duration;
 use contracts::v1;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use super::{Board, Clocks, Entry, Stage, State, Voice, Worker, never_began};
-use crate::context::{Context, Facts, Figures};
+use crate::context::{Cancel, Context, Facts, Figures};
 use crate::limits::{CANCEL_GRACE, STATUS_INTERVAL, TASKS_MAX, TIMEOUT_MARGIN};
-use crate::outbox::Item;
+use crate::outbox::{Item, TaskId};
 use crate::outcome::{self, Stop};
 use crate::payload::{from_duration, text};
 
@@ -50,7 +49,7 @@ impl Board {
                 entry.stale_answers = 0;
             }
             for kept in &registered.tasks_kept {
-                if let Some(entry) = state.tasks.get_mut(&kept.task_id) {
+                if let Some(entry) = state.tasks.get_mut(kept.task_id.as_str()) {
                     entry.lease_token.clone_from(&kept.lease_token);
                 }
             }
@@ -93,17 +92,16 @@ impl Board {
 
     fn take_on(self: &Arc<Self>, state: &mut State, mut task: v1::Task) {
         let now = Instant::now();
-        let Some(task_ref) = task.r#ref.clone() else {
+        let Some(task_ref) = task.r#ref.take() else {
             tracing::warn!("a task without an id was assigned; it is left aside");
             return;
         };
-        let id = task_ref.task_id.clone();
+        let id = TaskId::from(task_ref.task_id.as_str());
         let Again::New { stale_answers } = state.again(&task_ref, task.attempt) else { return };
         if let Some(reason) = self.no_room(state) {
             state.release(task_ref, reason);
             return;
         }
-        let cancelled = CancellationToken::new();
         let (allow, proceed) = match task.await_proceed {
             true => {
                 let (allow, proceed) = oneshot::channel();
@@ -115,21 +113,22 @@ impl Board {
             Some(_) => Stage::Waiting(allow),
             None => Stage::Running,
         };
-        let number = state.insert(&task_ref, task.attempt, stage, cancelled.clone());
+        let cancel = Cancel::default();
+        let number = state.insert(&id, task_ref.lease_token, task.attempt, stage, cancel.clone());
         if let Some(entry) = state.tasks.get_mut(&id) {
             entry.stale_answers = stale_answers;
         }
-        state.outbox.push(Item::Accepted(id.clone()));
+        state.outbox.push(Item::Accepted(Arc::clone(&id)));
         let input = text(task.input.take(), "the input");
         let inherited = text(task.inherited.take(), "what is inherited");
         let stop_at = from_duration(task.timeout)
             .and_then(|timeout| now.checked_add(timeout.checked_add(TIMEOUT_MARGIN)?));
-        let parts = Facts::of(&mut task, now)
+        let parts = Facts::of(Arc::clone(&id), &mut task, now)
             .and_then(|facts| Ok((facts, input?.unwrap_or_else(|| "{}".to_owned()), inherited?)));
         match parts {
             Ok((facts, input, inherited)) => {
                 let voice = Arc::new(Voice { board: Arc::clone(self), number });
-                let context = Context::new(facts, cancelled, voice);
+                let context = Context::new(facts, cancel, voice);
                 let board = Arc::clone(self);
                 let worker = Worker { board, number, context, input, inherited, proceed, stop_at };
                 let handle = tokio::spawn(worker.run());
@@ -170,7 +169,7 @@ impl Board {
                 return;
             }
         }
-        self.stop(&task.task_id, None, Stop::Cancelled, grace);
+        self.stop(&TaskId::from(task.task_id.as_str()), None, Stop::Cancelled, grace);
     }
 
     /// Forgets the results that are durable.
@@ -179,7 +178,7 @@ impl Board {
         for ack in acks {
             let done = |entry: &Entry| matches!(entry.stage, Stage::Done { .. });
             if !state.is_stale(&ack.task_id, &ack.lease_token)
-                && state.tasks.get(&ack.task_id).is_some_and(done)
+                && state.tasks.get(ack.task_id.as_str()).is_some_and(done)
             {
                 state.remove(&ack.task_id);
             }
@@ -220,26 +219,27 @@ impl State {
     /// Puts a task among those that the agent has; gives its number.
     fn insert(
         &mut self,
-        task: &v1::TaskRef,
+        id: &TaskId,
+        lease_token: String,
         attempt: i32,
         stage: Stage,
-        cancelled: CancellationToken,
+        cancel: Cancel,
     ) -> u64 {
         self.numbers += 1;
         let entry = Entry {
-            lease_token: task.lease_token.clone(),
+            lease_token,
             attempt,
             number: self.numbers,
             stage,
-            cancelled,
+            cancel,
             stop: None,
             stale_answers: 0,
             worker: None,
             progress: None,
             checkpoint: None,
         };
-        self.remove(&task.task_id);
-        self.tasks.insert(task.task_id.clone(), entry);
+        self.remove(id);
+        self.tasks.insert(Arc::clone(id), entry);
         self.numbers
     }
 
@@ -255,8 +255,9 @@ impl State {
         let Some(task_ref) = task.r#ref else { return };
         let Again::New { .. } = self.again(&task_ref, task.attempt) else { return };
         let stage = Stage::Waiting(None);
-        let number = self.insert(&task_ref, task.attempt, stage, CancellationToken::new());
-        self.settle(&task_ref.task_id, number, never_began(Stop::Cancelled));
+        let id = TaskId::from(task_ref.task_id);
+        let number = self.insert(&id, task_ref.lease_token, task.attempt, stage, Cancel::default());
+        self.settle(&id, number, never_began(Stop::Cancelled));
     }
 
     fn end_session(&mut self) {
@@ -291,7 +292,7 @@ impl State {
     /// Whether the task is here already: then it is said again how it stands. Another attempt,
     /// or the same one after it was told to stop, takes the place of the one that is here.
     fn again(&mut self, task: &v1::TaskRef, attempt: i32) -> Again {
-        let Some(entry) = self.tasks.get_mut(&task.task_id) else {
+        let Some(entry) = self.tasks.get_mut(task.task_id.as_str()) else {
             return Again::New { stale_answers: 0 };
         };
         if entry.attempt != attempt || entry.stop.is_some() {
@@ -306,12 +307,13 @@ impl State {
             return Again::New { stale_answers };
         }
         entry.lease_token.clone_from(&task.lease_token);
+        let id = TaskId::from(task.task_id.as_str());
         let item = match &mut entry.stage {
             Stage::Done { sent, .. } => {
                 *sent = None;
-                Item::Result(task.task_id.clone())
+                Item::Result(id)
             }
-            _ => Item::Accepted(task.task_id.clone()),
+            _ => Item::Accepted(id),
         };
         self.outbox.push(item);
         Again::Known
@@ -342,7 +344,7 @@ enum Again {
 impl Entry {
     /// Lets the handler know that nobody wants its result, and aborts it when it does not stop.
     fn drop_work(self) {
-        self.cancelled.cancel();
+        self.cancel.cancel();
         if let Some(worker) = self.worker {
             tokio::spawn(async move {
                 tokio::time::sleep(CANCEL_GRACE).await;

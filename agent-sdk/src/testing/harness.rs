@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-use crate::context::{Context, Facts, News, Reporter, Usage};
+use crate::context::{Cancel, Context, Facts, News, Reporter, Usage};
+use crate::outbox::TaskId;
 use crate::{Agent, Failure, Undo, work};
 
 /// Calls an agent's handlers in process, with everything that the runner does around them:
@@ -90,7 +91,7 @@ impl Harness {
     pub fn task(&self, action: &str) -> Call<'_> {
         let number = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
         let facts = Facts {
-            task_id: format!("task-{number}"),
+            task_id: format!("task-{number}").into(),
             action: action.to_owned(),
             run_id: "run-1".to_owned(),
             step: action.to_owned(),
@@ -216,7 +217,7 @@ impl Call<'_> {
             .unwrap_or_else(PoisonError::into_inner)
             .insert(facts.action.clone(), facts.idempotency_key.clone());
         let heard = Arc::new(Heard::default());
-        let context = Context::new(facts, cancelled, Arc::<Heard>::clone(&heard) as _);
+        let context = Context::new(facts, Cancel::by(cancelled), Arc::<Heard>::clone(&heard) as _);
         let done = work::perform(&harness.agent, context.clone(), input, inherited).await;
         let news = std::mem::take(&mut *heard.0.lock().unwrap_or_else(PoisonError::into_inner));
         let figures = context.figures();
@@ -260,7 +261,7 @@ impl Outcome {
 struct Heard(Mutex<Vec<News>>);
 
 impl Reporter for Heard {
-    fn tell(&self, _task_id: &str, news: News) {
+    fn tell(&self, _task_id: &TaskId, news: News) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(news);
     }
 
