@@ -23,6 +23,7 @@ use crate::runs::Notifier;
 use crate::schedules::Schedules;
 use crate::server::{self, Server};
 use crate::service::admission::Admission;
+use crate::triages::Learning;
 
 /// Why the control plane cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -92,38 +93,8 @@ impl ControlPlane {
             Server::new(&core, schedules.clone(), admission, folder, config.escalation_due);
         let server = server.await?;
         let shutdown = CancellationToken::new();
-        let keep = retention::Keep { age: config.retention_age, count: config.retention_runs };
-        let retention = retention::run(Arc::clone(core.store()), clock, keep, shutdown.clone());
-        let seals = audit::seals::run(
-            Arc::clone(core.store()),
-            Arc::clone(core.runs.clock()),
-            core.replicas.clone(),
-            shutdown.clone(),
-        );
-        let keeper = Keeper {
-            store: Arc::clone(core.store()),
-            clock: Arc::clone(core.runs.clock()),
-            replicas: core.replicas.clone(),
-            notifier: Notifier::new(config.webhooks()).map_err(core::Error::Part)?,
-            policy: Policy {
-                due: config.escalation_due,
-                channels: config.escalation_channels.clone(),
-            },
-            asked: core.runs.asked(),
-        };
-        let plans = plans::keeper::run(
-            core.runs.clone(),
-            core.replicas.clone(),
-            server.learning().clone(),
-            shutdown.clone(),
-        );
-        let tasks = vec![
-            tokio::spawn(keeper.run(shutdown.clone())),
-            tokio::spawn(schedules.run(shutdown.clone())),
-            tokio::spawn(retention),
-            tokio::spawn(seals),
-            tokio::spawn(plans),
-        ];
+        let mut tasks = keepers(config, &core, server.learning(), &shutdown)?;
+        tasks.push(tokio::spawn(schedules.run(shutdown.clone())));
         if let Some(listener) = listener {
             server.serve(listener);
         }
@@ -167,6 +138,44 @@ impl ControlPlane {
         self.server.stop().await;
         self.core.stop().await;
     }
+}
+
+/// What is seen to from time to time, beside all that is asked: retention, seals of the audit log,
+/// questions to people, plans whose runs have ended.
+fn keepers(
+    config: &Config,
+    core: &Core,
+    learning: &Learning,
+    shutdown: &CancellationToken,
+) -> Result<Vec<JoinHandle<()>>, Error> {
+    let (store, clock) = (core.store(), core.runs.clock());
+    let keep = retention::Keep { age: config.retention_age, count: config.retention_runs };
+    let seals = audit::seals::run(
+        Arc::clone(store),
+        Arc::clone(clock),
+        core.replicas.clone(),
+        shutdown.clone(),
+    );
+    let people = Keeper {
+        store: Arc::clone(store),
+        clock: Arc::clone(clock),
+        replicas: core.replicas.clone(),
+        notifier: Notifier::new(config.webhooks()).map_err(core::Error::Part)?,
+        policy: Policy { due: config.escalation_due, channels: config.escalation_channels.clone() },
+        asked: core.runs.asked(),
+    };
+    let plans = plans::keeper::run(
+        core.runs.clone(),
+        core.replicas.clone(),
+        learning.clone(),
+        shutdown.clone(),
+    );
+    Ok(vec![
+        tokio::spawn(retention::run(Arc::clone(store), Arc::clone(clock), keep, shutdown.clone())),
+        tokio::spawn(seals),
+        tokio::spawn(people.run(shutdown.clone())),
+        tokio::spawn(plans),
+    ])
 }
 
 /// Where other replicas reach this process; empty when that is not known.
