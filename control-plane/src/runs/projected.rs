@@ -97,6 +97,15 @@ pub struct StoredRollback {
     pub not_undoable: u32,
 }
 
+impl StoredRollback {
+    /// What became of its undos.
+    #[must_use]
+    pub fn counts(&self) -> UndoCounts {
+        let Self { total, undone, by_hand, skipped, stuck, not_undoable, .. } = *self;
+        UndoCounts { total, undone, by_hand, skipped, stuck, not_undoable }
+    }
+}
+
 /// The number of a rollback's status in the store: that of `contracts::v1::RollbackStatus`.
 #[must_use]
 pub fn rollback_status(status: RollbackStatus) -> i16 {

@@ -21,6 +21,7 @@ pub mod recovery;
 pub mod replica;
 pub mod request;
 pub mod rollback;
+pub mod rollback_list;
 pub mod run;
 pub mod start_runs;
 pub mod status;

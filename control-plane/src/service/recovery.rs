@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::auth::Principal;
 use super::plan::{self, progress};
-use super::{Context, checkpoint, rollback};
+use super::{Context, checkpoint, rollback, rollback_list};
 
 /// Serves `RecoveryService`.
 #[derive(Clone, Debug)]
@@ -61,6 +61,7 @@ methods! {
     approve_rollback(ApproveRollbackRequest) -> v1::ApproveRollbackResponse = rollback::approve;
     execute_rollback(ExecuteRollbackRequest) -> v1::ExecuteRollbackResponse = rollback::execute;
     get_rollback(GetRollbackRequest) -> v1::GetRollbackResponse = rollback::get;
+    list_rollbacks(ListRollbacksRequest) -> v1::ListRollbacksResponse = rollback_list::list;
     watch_rollback(WatchRollbackRequest) -> rollback::Rollbacks = rollback::watch;
     decide_undo(DecideUndoRequest) -> v1::DecideUndoResponse = rollback::decide;
     list_checkpoints(ListCheckpointsRequest) -> v1::ListCheckpointsResponse = checkpoint::list;

@@ -16,7 +16,7 @@ use tonic::Status;
 use super::auth::Principal;
 use super::request::{Known, Mark};
 use super::status::Refusal;
-use super::{Context, convert, run};
+use super::{Context, convert, rollback_list, run};
 use crate::limits;
 use crate::runs::{Fork, NewRun, Started, started};
 
@@ -87,7 +87,7 @@ pub async fn get(
 ) -> Result<v1::GetRollbackResponse, Refusal> {
     let id = convert::run_id(&request.run_id, "run_id")?;
     let number = if request.number == 0 { 0 } else { number_of(request.number)? };
-    Ok(v1::GetRollbackResponse { rollback: Some(current(context, id, number).await?) })
+    Ok(v1::GetRollbackResponse { rollback: Some(known(context, id, number).await?) })
 }
 
 /// `DecideUndo`.
@@ -290,6 +290,26 @@ async fn current(context: &Context, id: RunId, number: u32) -> Result<v1::Rollba
     shown(context, &state, number)
 }
 
+/// The rollback of this number as it ended; 0: the one that is open, else the last.
+async fn known(context: &Context, id: RunId, number: u32) -> Result<v1::Rollback, Refusal> {
+    let (_, state) = context.folded(id).await?;
+    if number == 0 || state.rollbacks().iter().any(|found| found.number == number) {
+        return shown(context, &state, number);
+    }
+    let Some(row) = rollback_list::row(context, id, number).await? else {
+        return shown(context, &state, number);
+    };
+    // The run has gone on since: it is read as it was when the rollback was over.
+    let abandoned = rollback_list::is_abandoned(&row);
+    let at = context.runs.read_to(id, row.version - i64::from(abandoned)).await?;
+    let found = shown(context, &at, number)?;
+    if !abandoned {
+        return Ok(found);
+    }
+    let stored = rollback_list::stored(&row)?;
+    Ok(v1::Rollback { status: stored.status, end_time: stored.end_time, ..found })
+}
+
 /// The rollback of this number; 0: the one that is open, else the last.
 fn shown(context: &Context, state: &State, number: u32) -> Result<v1::Rollback, Refusal> {
     let all = state.rollbacks();
@@ -316,6 +336,7 @@ fn would_be(
     }
     let (undos, not_undoable) = state.would_undo(to)?;
     let (duration, cost) = estimate(context, &undos);
+    let counts = engine::UndoCounts::of(undos.len(), not_undoable.len());
     Ok(v1::Rollback {
         run_id: state.id().to_string(),
         target: Some(target(to)),
@@ -326,6 +347,7 @@ fn would_be(
         not_undoable_steps: not_undoable.iter().map(ToString::to_string).collect(),
         estimated_duration: duration,
         estimated_cost: cost,
+        counts: Some(rollback_list::counts(&counts)),
         ..v1::Rollback::default()
     })
 }
@@ -358,6 +380,7 @@ pub(super) fn rollback(context: &Context, state: &State, view: &RollbackView) ->
         not_undoable_steps: view.not_undoable.iter().map(ToString::to_string).collect(),
         estimated_duration: duration,
         estimated_cost: cost,
+        counts: Some(rollback_list::counts(&view.counts)),
     }
 }
 
@@ -440,7 +463,7 @@ fn target_of(target: Option<&v1::RollbackTarget>) -> Result<RollbackTo, Refusal>
     }
 }
 
-fn target(to: &RollbackTo) -> v1::RollbackTarget {
+pub(super) fn target(to: &RollbackTo) -> v1::RollbackTarget {
     let target = match to {
         RollbackTo::Start => Target::Start(v1::RollbackToStart {}),
         RollbackTo::Checkpoint(name) => Target::Checkpoint(name.clone()),

@@ -6,6 +6,7 @@ mod escalations;
 mod failure;
 mod many;
 mod plans;
+mod questions;
 mod reading;
 mod registry;
 mod requests;

@@ -95,6 +95,7 @@ async fn a_run_is_rolled_back_to_a_checkpoint_and_resumed_with_other_params(worl
     assert_eq!(one.settled_steps.len(), 1);
     assert_eq!(one.settled_steps[0].step, "a");
     assert_eq!(one.content_hash, list.checkpoints[1].content_hash);
+    let one_of_list = list.checkpoints[1].clone();
 
     let planned = plan(world, &id, Some("one")).await;
     let steps: Vec<&str> = planned.undos.iter().map(|undo| undo.step.as_str()).collect();
@@ -112,6 +113,12 @@ async fn a_run_is_rolled_back_to_a_checkpoint_and_resumed_with_other_params(worl
     let (_, run) = client.events(&id, before).await;
     assert_eq!(run.status(), RunStatus::Success, "{}", run.error);
     assert_eq!(read(&file), "l1\nl2\nother\n", "each once, the first not again");
+    let list = v1::ListCheckpointsRequest { run_id: id.clone(), ..Default::default() };
+    let after = recovery(world).list_checkpoints(list).await.unwrap().into_inner();
+    assert_eq!(after.checkpoints[1], one_of_list, "it is what it was");
+    let get = v1::GetRollbackRequest { run_id: id.clone(), number: planned.number };
+    let known = recovery(world).get_rollback(get).await.unwrap().into_inner().rollback.unwrap();
+    assert_eq!(known, done, "what the run has gone on from is known still");
 }
 
 async fn what_cannot_be_undone_waits_for_a_person(world: &World) {

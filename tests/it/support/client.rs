@@ -1,6 +1,7 @@
 //! What a client asks of a control plane, in few words.
 
 use contracts::v1::dead_letter_service_client::DeadLetterServiceClient;
+use contracts::v1::escalation_service_client::EscalationServiceClient;
 use contracts::v1::orchestrator_service_client::OrchestratorServiceClient;
 use contracts::v1::recovery_service_client::RecoveryServiceClient;
 use contracts::v1::{self, RunStatus, start_run_request::Source, watch_run_response::Item};
@@ -16,6 +17,7 @@ pub(crate) struct Client {
     pub(crate) runs: OrchestratorServiceClient<Channel>,
     pub(crate) letters: DeadLetterServiceClient<Channel>,
     pub(crate) recovery: RecoveryServiceClient<Channel>,
+    pub(crate) escalations: EscalationServiceClient<Channel>,
 }
 
 /// The largest answer that clients read.
@@ -69,7 +71,8 @@ impl Client {
         let runs = OrchestratorServiceClient::new(channel.clone())
             .max_decoding_message_size(ANSWER_BYTES_MAX);
         let letters = DeadLetterServiceClient::new(channel.clone());
-        Self { runs, letters, recovery: RecoveryServiceClient::new(channel) }
+        let recovery = RecoveryServiceClient::new(channel.clone());
+        Self { runs, letters, recovery, escalations: EscalationServiceClient::new(channel) }
     }
 
     pub(crate) async fn try_start(&self, request: v1::StartRunRequest) -> Result<v1::Run, Status> {

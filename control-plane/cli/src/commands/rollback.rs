@@ -4,12 +4,12 @@ use clap::{Args, Subcommand, ValueEnum};
 use contracts::v1::rollback_target::Target;
 use contracts::v1::{
     ApproveRollbackRequest, DecideUndoRequest, ExecuteRollbackRequest, GetRollbackRequest,
-    PlanRollbackRequest, Rollback, RollbackStatus, RollbackTarget, RollbackToStart, UndoDecision,
-    UndoStatus, WatchRollbackRequest,
+    ListRollbacksRequest, ListRollbacksResponse, PlanRollbackRequest, Rollback, RollbackStatus,
+    RollbackTarget, RollbackToStart, UndoDecision, UndoStatus, WatchRollbackRequest,
 };
 
-use super::Session;
 use super::workflow::or_dash;
+use super::{Session, count, pages};
 use crate::connection::{is_transient, recovery};
 use crate::error::Error;
 use crate::exit::Exit;
@@ -43,6 +43,9 @@ pub enum RollbackCommand {
     /// Show a run's rollback: each undo and what it waits for
     #[command(after_help = "Example:\n  orchestrator rollback status RUN --watch")]
     Status(Status),
+    /// List the rollbacks of all runs, the newest first
+    #[command(after_help = "Example:\n  orchestrator rollback list --status stuck")]
+    List(List),
     /// Decide about an undo that failed for good
     #[command(after_help = "Examples:\n  orchestrator rollback decide RUN deploy retry\n  \
         orchestrator rollback decide RUN deploy done --comment 'removed by hand'\n  \
@@ -99,6 +102,19 @@ pub struct Status {
     watch: bool,
 }
 
+/// Lists them.
+#[derive(Args, Clone, Debug)]
+pub struct List {
+    /// Of this run alone, by its id
+    run: Option<String>,
+    /// In this status: planned, approved, running, stuck, succeeded, incomplete or abandoned
+    #[arg(long)]
+    status: Option<String>,
+    /// How many at most
+    #[arg(long, default_value_t = 100, value_name = "COUNT", value_parser = count)]
+    limit: usize,
+}
+
 /// Decides about an undo.
 #[derive(Args, Clone, Debug)]
 pub struct Decide {
@@ -131,8 +147,51 @@ pub(super) async fn run(command: RollbackCommand, session: &mut Session) -> Resu
         RollbackCommand::Reject(approval) => approve(approval, false, session).await,
         RollbackCommand::Execute(execute) => Box::pin(self::execute(execute, session)).await,
         RollbackCommand::Status(status) => Box::pin(self::status(status, session)).await,
+        RollbackCommand::List(list) => self::list(list, session).await,
         RollbackCommand::Decide(decide) => self::decide(decide, session).await,
     }
+}
+
+async fn list(list: List, session: &mut Session) -> Result<Exit, Error> {
+    let client = session.client.clone();
+    let terms = [("status", &list.status), ("run_id", &list.run)];
+    let terms = terms.iter().filter_map(|(field, value)| Some((field, value.as_ref()?)));
+    let terms: Vec<String> = terms.map(|(field, value)| format!("{field}={value}")).collect();
+    let filter = terms.join(" AND ");
+    let (rollbacks, next_page_token) = pages(list.limit, async |page_size, page_token| {
+        let filter = filter.clone();
+        let request = ListRollbacksRequest { page_size, page_token, filter };
+        let page = client
+            .call(async |channel| recovery(channel).list_rollbacks(request.clone()).await)
+            .await?;
+        Ok((page.rollbacks, page.next_page_token))
+    })
+    .await?;
+    if session.output.is_json() {
+        let response = ListRollbacksResponse { rollbacks, next_page_token };
+        session.output.data(&json::message("ListRollbacksResponse", &response))?;
+        return Ok(Exit::Success);
+    }
+    let now = moment::now();
+    let columns = ["RUN", "NUMBER", "STATUS", "UNDONE", "STUCK", "LEFT", "BY", "WHEN"];
+    let mut table = Table::new(&columns, &session.output);
+    for rollback in &rollbacks {
+        let counts = rollback.counts.unwrap_or_default();
+        let done = counts.undone + counts.by_hand;
+        table.row([
+            rollback.run_id.as_str(),
+            &rollback.number.to_string(),
+            &word(rollback.status().as_str_name(), "ROLLBACK_STATUS_"),
+            &format!("{done}/{}", counts.total),
+            &counts.stuck.to_string(),
+            &(counts.skipped + counts.not_undoable).to_string(),
+            or_dash(&rollback.actor),
+            &moment::relative(rollback.create_time.as_ref(), now),
+        ]);
+    }
+    session.output.data(&table.text())?;
+    super::more(&next_page_token, session);
+    Ok(Exit::Success)
 }
 
 async fn plan(plan: Plan, session: &mut Session) -> Result<Exit, Error> {
@@ -292,7 +351,7 @@ fn is_gone(status: UndoStatus) -> bool {
 }
 
 fn is_over(rollback: &Rollback) -> bool {
-    matches!(rollback.status(), RollbackStatus::Succeeded | RollbackStatus::Incomplete)
+    rollback.end_time.is_some()
 }
 
 fn finish(rollback: &Rollback, session: &mut Session) -> Result<Exit, Error> {

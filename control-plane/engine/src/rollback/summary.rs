@@ -24,7 +24,9 @@ pub struct UndoCounts {
 }
 
 impl UndoCounts {
-    pub(crate) fn of(total: usize, not_undoable: usize) -> Self {
+    /// Of so many steps, of which nothing has become yet.
+    #[must_use]
+    pub fn of(total: usize, not_undoable: usize) -> Self {
         let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
         Self { total: number(total), not_undoable: number(not_undoable), ..Self::default() }
     }

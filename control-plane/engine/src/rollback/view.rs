@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::content::CheckpointMark;
 use super::parts::{Part, Reach};
 use super::progress::UnitState;
+use super::summary::UndoCounts;
 use crate::asked::Notes;
 use crate::event::{RollbackTo, UndoDecision};
 use crate::graph::NodeKind;
@@ -56,6 +57,8 @@ pub struct RollbackView {
     pub at: Instant,
     /// When it ended.
     pub ended_at: Option<Instant>,
+    /// What became of the undos.
+    pub counts: UndoCounts,
     /// What is undone, in the order in which it is begun.
     pub undos: Vec<UndoView>,
     /// Steps that changed something, perhaps, and cannot be undone.
@@ -119,6 +122,7 @@ impl State {
                 approved_by: rollback.approved_by.clone(),
                 at: rollback.started_at,
                 ended_at: rollback.ended_at,
+                counts: rollback.counts,
                 undos: rollback.units.iter().map(|unit| self.undo_view(unit.n)).collect(),
                 not_undoable: rollback.not_undoable.iter().map(|&n| self.path(n)).collect(),
             });
@@ -137,6 +141,7 @@ impl State {
                 approved_by: planned.approved_by.clone(),
                 at: planned.at,
                 ended_at: None,
+                counts: UndoCounts::of(steps.len(), not_undoable.len()),
                 undos: steps.into_iter().map(|n| self.undo_view(n)).collect(),
                 not_undoable: not_undoable.into_iter().map(|n| self.path(n)).collect(),
             });
