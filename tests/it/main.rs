@@ -16,3 +16,4 @@ mod recovery; // processes are killed, nothing is lost or done twice
 mod recovery_example; // examples/recovery, both endings
 mod surface; // what the port shows, how the process starts and stops
 mod tidy; // the repository's rules
+mod triage; // issues, outcomes and what is learned from them

@@ -30,13 +30,6 @@ pub(crate) struct Handed {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
-enum File {
-    List(Vec<IssueText>),
-    Whole(Whole),
-}
-
-#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Whole {
     issues: Vec<IssueText>,
@@ -104,10 +97,14 @@ struct OutcomeText {
 /// Reads issues from a file, or from standard input where it is `-`.
 pub(crate) fn read(path: &Path) -> Result<Handed, Error> {
     let (name, text) = text(path)?;
-    let file: File = parse(&name, &text, "a list of issues, or an object with `issues`")?;
-    let whole = match file {
-        File::List(issues) => Whole { issues, system: None, constraints: None },
-        File::Whole(whole) => whole,
+    // Which of both it is meant to be comes first, so that what is wrong in it is told by its place.
+    let what = "a list of issues, or an object with `issues`";
+    let whole = match parse::<Value>(&name, &text, what)? {
+        Value::Array(_) => {
+            let issues = parse(&name, &text, "a list of issues")?;
+            Whole { issues, system: None, constraints: None }
+        }
+        _ => parse(&name, &text, what)?,
     };
     let issues = whole.issues.into_iter().enumerate();
     let issues = issues
@@ -135,6 +132,10 @@ pub(crate) fn read(path: &Path) -> Result<Handed, Error> {
 pub(crate) fn outcomes(path: &Path) -> Result<Vec<Outcome>, Error> {
     let (name, text) = text(path)?;
     let list: Vec<OutcomeText> = parse(&name, &text, "a list of outcomes")?;
+    if list.is_empty() {
+        let help = "name at least one; see docs/triage.md";
+        return Err(Error::request(format!("{name}: there are no outcomes")).help(help));
+    }
     list.into_iter()
         .enumerate()
         .map(|(index, outcome)| outcome_of(outcome, &format!("{name}: [{index}]")))

@@ -78,6 +78,17 @@ impl TriageService for TriageApi {
         let who = Principal::of(&request);
         Ok(Response::new(confirm(&self.context, &who, request.into_inner()).await?))
     }
+
+    async fn get_triage_model(
+        &self,
+        request: Request<v1::GetTriageModelRequest>,
+    ) -> Result<Response<v1::GetTriageModelResponse>, Status> {
+        let who = Principal::of(&request);
+        let learning = &self.context.learning;
+        let standing = learning.standing(&who.tenant, request.into_inner().wait).await;
+        let model = Some(to::model(&standing.map_err(Refusal::from)?));
+        Ok(Response::new(v1::GetTriageModelResponse { model }))
+    }
 }
 
 impl From<Problem> for Refusal {
@@ -381,8 +392,12 @@ fn one(
                 issue.id = if id.is_empty() { "outcome".to_owned() } else { id };
             }
             issue.depends_on.clear();
-            ::triage::issue::check(std::slice::from_ref(&issue))
-                .map_err(|problem| missing("issue", &problem.to_string()))?;
+            ::triage::issue::check(std::slice::from_ref(&issue)).map_err(
+                |problem| match problem {
+                    Problem::Field { field, what, .. } => missing(&format!("issue.{field}"), &what),
+                    other => missing("issue", &other.to_string()),
+                },
+            )?;
             issue
         }
     };

@@ -17,6 +17,7 @@ use super::convert;
 use super::status::Refusal;
 use crate::limits;
 use crate::triages::Stored;
+use crate::triages::learning::Standing;
 
 /// Room in a message for what stands around a triage.
 const ENVELOPE_BYTES: usize = 64 * 1024;
@@ -99,6 +100,25 @@ pub fn constraints(constraints: Option<v1::TriageConstraints>) -> Result<Constra
         cost_max: constraints.max_cost,
         confidence_min: constraints.min_confidence,
     })
+}
+
+/// What was learned.
+#[must_use]
+pub fn model(standing: &Standing) -> v1::TriageModel {
+    let Standing { model, learned_at, is_current, agent_types } = standing;
+    let (version, basis) = match model.is_enough() {
+        true => (model.version, v1::TriageBasis::Learned),
+        false => (0, v1::TriageBasis::Declaration),
+    };
+    v1::TriageModel {
+        version: i64::try_from(version).unwrap_or(i64::MAX),
+        outcomes: i32::try_from(model.examples.len()).unwrap_or(i32::MAX),
+        current: *is_current,
+        basis: basis.into(),
+        min_confidence: model.confidence(),
+        learn_time: learned_at.map(convert::timestamp),
+        agent_types: i32::try_from(*agent_types).unwrap_or(i32::MAX),
+    }
 }
 
 /// How much of a triage is wanted.

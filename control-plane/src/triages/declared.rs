@@ -63,7 +63,8 @@ pub async fn gather(
     Ok(all.into_values().collect())
 }
 
-fn takes_issues(declaration: &AgentDeclaration) -> bool {
+/// Whether any action of it takes issues.
+pub(super) fn takes_issues(declaration: &AgentDeclaration) -> bool {
     declaration.actions.iter().any(|action| !action.handles.is_empty())
 }
 

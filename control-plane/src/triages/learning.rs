@@ -12,7 +12,7 @@ use std::sync::Arc;
 use ::triage::classifier::{self, Classifier};
 use ::triage::declaration::{category_of, classes};
 use ::triage::{AgentDeclaration, Example, History, Model};
-use engine::ContentHash;
+use engine::{ContentHash, Instant};
 use serde::{Deserialize, Serialize};
 use store::{Changed, DocumentRow, DocumentWrite, Store};
 use tokio::sync::Mutex;
@@ -51,6 +51,19 @@ pub struct Knowledge {
     pub classifier: Arc<Classifier>,
     /// What was learned.
     pub learned: Arc<Learned>,
+}
+
+/// How learning stands.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// What was learned.
+    pub model: Model,
+    /// When; nothing when nothing was.
+    pub learned_at: Option<Instant>,
+    /// It was learned from all that is confirmed and declared.
+    pub is_current: bool,
+    /// Agent types that take issues.
+    pub agent_types: usize,
 }
 
 /// The way to what was learned. Cheap to clone.
@@ -136,6 +149,32 @@ impl Learning {
                 tracing::warn!(%error, "outcomes wait to be learned from");
             }
         });
+    }
+
+    /// How learning stands. With `wait` everything that was confirmed is learned from first, also
+    /// what another replica took.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn standing(&self, tenant: &str, wait: bool) -> Result<Standing, store::Error> {
+        if wait {
+            if let Some(state) = self.0.tenants.lock().await.get_mut(tenant) {
+                state.is_fresh = false;
+            }
+            self.knowledge(tenant).await?;
+        }
+        let store = &*self.0.store;
+        let agents = self.declared(tenant).await?;
+        let row = store.document(Kind::TriageModel.number(), tenant).await?;
+        let learned: Learned = row.as_ref().map(super::body).transpose()?.unwrap_or_default();
+        let outcomes = outcome::read(store, tenant).await?;
+        let from = digest(&[], &outcomes) + &digest(&agents, &[]);
+        Ok(Standing {
+            is_current: learned.from == from || (row.is_none() && outcomes.is_empty()),
+            learned_at: row.map(|row| Instant(row.updated_at)),
+            agent_types: agents.iter().filter(|agent| declared::takes_issues(agent)).count(),
+            model: learned.model,
+        })
     }
 
     /// Of all confirmed outcomes of triaged issues, the share whose first assignment was right; 0

@@ -65,6 +65,19 @@ pub struct Model {
     pub confidence_micro: i64,
 }
 
+impl Model {
+    /// Whether there is enough to place by; before, declarations alone do.
+    pub fn is_enough(&self) -> bool {
+        self.examples.len() >= limits::EXAMPLES_MIN
+    }
+
+    /// The confidence from which on issues are placed.
+    pub fn confidence(&self) -> f64 {
+        let own = self.confidence_micro as f64 / MICRO;
+        if self.is_enough() { own } else { CONFIDENCE_DECLARED }
+    }
+}
+
 /// Places issues into classes.
 #[derive(Debug)]
 pub struct Classifier {
@@ -132,10 +145,10 @@ pub fn train(version: u64, examples: &[Example], agents: &[AgentDeclaration]) ->
 impl Classifier {
     /// For agents, with what was learned if that is enough to place by.
     pub fn new(model: Option<&Model>, agents: &[AgentDeclaration]) -> Classifier {
-        match model.filter(|model| model.examples.len() >= limits::EXAMPLES_MIN) {
+        match model.filter(|model| model.is_enough()) {
             Some(model) => Classifier {
                 weights: weights_of(&model.weights_micro),
-                confidence: model.confidence_micro as f64 / MICRO,
+                confidence: model.confidence(),
                 version: model.version,
                 ..Classifier::build(&model.examples, agents).0
             },

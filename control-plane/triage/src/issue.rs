@@ -58,7 +58,7 @@ pub struct Issue {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Problem {
     /// No issues at all.
-    #[error("there are no issues")]
+    #[error("there are no issues; hand in at least one")]
     Empty,
     /// Too many of them.
     #[error("{0} issues: one triage takes {max} at most", max = limits::ISSUES_MAX)]

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use contracts::v1::{
-    ConfirmOutcomesRequest, GetTriageRequest, ListTriagesRequest, ListTriagesResponse, Outcome,
-    Triage, TriageIssuesRequest,
+    ConfirmOutcomesRequest, GetTriageModelRequest, GetTriageRequest, ListTriagesRequest,
+    ListTriagesResponse, Outcome, Triage, TriageIssuesRequest,
 };
 
 use super::{Session, count, pages};
@@ -48,6 +48,18 @@ pub enum TriageCommand {
         orchestrator triages confirm TRIAGE ISSUE --agent database-agent\n  \
         orchestrator triages confirm --file outcomes.yml")]
     Confirm(Confirm),
+    /// Show what was learned from confirmed outcomes
+    #[command(after_help = "Examples:\n  orchestrator triages model\n  \
+        orchestrator triages model --wait    # learns first from all that is confirmed")]
+    Model(Model),
+}
+
+/// Shows the model.
+#[derive(Args, Clone, Debug)]
+pub struct Model {
+    /// Learn first from everything that is confirmed
+    #[arg(long)]
+    wait: bool,
 }
 
 /// Lists them.
@@ -109,6 +121,7 @@ pub(super) async fn run(command: TriageCommand, session: &mut Session) -> Result
         TriageCommand::List(list) => self::list(list, session).await,
         TriageCommand::Show(which) => show(which, session).await,
         TriageCommand::Confirm(confirm) => self::confirm(confirm, session).await,
+        TriageCommand::Model(model) => self::model(model, session).await,
     }
 }
 
@@ -212,6 +225,45 @@ fn show_one(triage: &Triage, session: &mut Session) -> Result<Exit, Error> {
     Ok(Exit::Success)
 }
 
+async fn model(model: Model, session: &mut Session) -> Result<Exit, Error> {
+    let request = GetTriageModelRequest { wait: model.wait };
+    let client = session.client.clone();
+    let response =
+        client.call(async |channel| client_of(channel).get_triage_model(request).await).await?;
+    if session.output.is_json() {
+        session.output.data(&json::message("GetTriageModelResponse", &response))?;
+        return Ok(Exit::Success);
+    }
+    let model = response.model.unwrap_or_default();
+    let version = match model.version {
+        0 => "none: what agents declare places issues".to_owned(),
+        version => version.to_string(),
+    };
+    let learned = match &model.learn_time {
+        None => "nothing".to_owned(),
+        Some(_) => {
+            let when = moment::relative(model.learn_time.as_ref(), moment::now());
+            format!("from {}, {when}", outcomes_of(model.outcomes))
+        }
+    };
+    let is_current = match model.current {
+        true => "yes",
+        false => "no: something waits to be learned from; `--wait` waits for it",
+    };
+    session.output.data(&details(&[
+        ("Model", version),
+        ("Learned", learned),
+        ("Current", is_current.to_owned()),
+        ("Places from", format!("confidence {:.2}", model.min_confidence)),
+        ("Agents", format!("{} types take issues", model.agent_types)),
+    ]))?;
+    Ok(Exit::Success)
+}
+
+fn outcomes_of(count: i32) -> String {
+    if count == 1 { "1 outcome".to_owned() } else { format!("{count} outcomes") }
+}
+
 async fn confirm(confirm: Confirm, session: &mut Session) -> Result<Exit, Error> {
     let outcomes = match &confirm.file {
         Some(file) => issues::outcomes(file)?,
@@ -241,7 +293,9 @@ async fn confirm(confirm: Confirm, session: &mut Session) -> Result<Exit, Error>
         let ratio = response.first_assignment_correct_ratio * 100.0;
         let known =
             if ratio > 0.0 { format!("; {ratio:.1} % right first time") } else { String::new() };
-        session.output.data(&format!("{confirmed} outcomes are confirmed{known}"))?;
+        let verb = if confirmed == 1 { "is" } else { "are" };
+        let text = format!("{} {verb} confirmed{known}", outcomes_of(confirmed));
+        session.output.data(&text)?;
     }
     Ok(Exit::Success)
 }
