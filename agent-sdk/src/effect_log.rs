@@ -1,8 +1,10 @@
 //! Effects that happen once for an idempotency key and can be undone: marks in a file that the
 //! agent names. The file is a log of JSON lines, shared by threads and processes through a file
-//! lock. It never holds the effect itself, and it never shrinks: give it a file for each thing
-//! that is worked on, or remove it together with that thing.
+//! lock. It never holds the effect itself. It grows with the number of keys, not of attempts: now
+//! and then it is written anew without what says nothing any more, and [`Keep`] says how long
+//! ends are remembered.
 
+mod compact;
 mod file;
 mod plans;
 
@@ -16,7 +18,7 @@ use serde::de::DeserializeOwned;
 
 use crate::Failure;
 use file::MarkFile;
-pub use file::{Locked, Mark};
+pub use file::{Keep, Locked, Mark};
 pub use plans::Plans;
 
 /// The code of the failure that refuses a do after its undo.
@@ -37,15 +39,22 @@ struct Shared {
 }
 
 impl EffectLog {
-    /// Opens the log, and makes the file and its folders when they are not there.
+    /// Opens the log, and makes the file and its folders when they are not there. Beside it, as
+    /// `NAME.next`, it is written anew.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        Self::open_keeping(path, Keep::default())
+    }
+
+    /// The same with a say in how long ends are remembered. Whoever opens one log should say the
+    /// same.
+    pub fn open_keeping(path: impl AsRef<Path>, keep: Keep) -> io::Result<Self> {
         let path = path.as_ref().to_owned();
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder)?;
         }
         let log = Self {
             shared: Arc::new(Shared {
-                file: Mutex::new(MarkFile::new(path.clone())),
+                file: Mutex::new(MarkFile::new(path.clone(), keep)),
                 path,
                 keys: Mutex::default(),
             }),

@@ -1,5 +1,6 @@
 //! The file behind an effect log. A line is durable before a call returns that says so; a line
-//! that a crash cut off is as if it had never been begun.
+//! that a crash cut off is as if it had never been begun. When half of the lines say nothing any
+//! more, the file is written anew without them (`compact`).
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, OpenOptions};
@@ -7,12 +8,31 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 use std::sync::MutexGuard;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 /// The mode of the file: read and written by its owner alone.
-const OWNER_ONLY: u32 = 0o600;
+pub(super) const OWNER_ONLY: u32 = 0o600;
+
+/// How long a log remembers what came to an end. What is begun or being undone is never forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// How long the mark of what was undone refuses a late do: longer than a task may be on its
+    /// way, or wait for an agent that was away.
+    pub undone: Duration,
+    /// How long what was done is known, so that it is not done again and can be undone: longer
+    /// than its run can be rolled back. `None` is for ever.
+    pub done: Option<Duration>,
+}
+
+impl Default for Keep {
+    /// Undone: 30 days. Done: for ever.
+    fn default() -> Self {
+        Self { undone: Duration::from_secs(30 * 24 * 60 * 60), done: None }
+    }
+}
 
 /// What is known of an idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,19 +50,31 @@ pub enum Mark {
 /// The file and what was read from it.
 #[derive(Debug)]
 pub(super) struct MarkFile {
-    path: PathBuf,
-    file: Option<File>,
-    read_bytes: u64,
-    marks: Marks,
+    pub(super) path: PathBuf,
+    pub(super) file: Option<File>,
+    pub(super) read_bytes: u64,
+    pub(super) marks: Marks,
+    pub(super) keep: Keep,
+    /// Lines in the file.
+    pub(super) lines: u64,
+    /// The number of lines at which the file is written anew.
+    pub(super) compact_at: u64,
 }
 
 #[derive(Debug, Default)]
-struct Marks {
-    by_key: HashMap<String, Mark>,
+pub(super) struct Marks {
+    pub(super) by_key: HashMap<String, Known>,
     /// The keys that are begun or being undone.
     unfinished: BTreeSet<String>,
     /// How many marks were written, ever.
-    count: u64,
+    pub(super) count: u64,
+}
+
+/// A mark, and when it was written, in seconds since 1970; nothing where the line does not say.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) mark: Mark,
+    pub(super) at: Option<u64>,
 }
 
 /// The log while nobody else works on it.
@@ -52,26 +84,47 @@ pub struct Locked<'log> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Line {
-    key: String,
-    mark: Word,
+pub(super) struct Line {
+    pub(super) key: String,
+    pub(super) mark: Word,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    data: Option<Box<RawValue>>,
+    pub(super) data: Option<Box<RawValue>>,
+    /// Seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) at: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Word {
+pub(super) enum Word {
     Begun,
     Done,
     Undoing,
     Undone,
     Forgotten,
+    /// Of no key: how many marks were written that are not in the file any more.
+    Compacted,
 }
 
 impl MarkFile {
-    pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, file: None, read_bytes: 0, marks: Marks::default() }
+    pub(super) fn new(path: PathBuf, keep: Keep) -> Self {
+        Self {
+            path,
+            file: None,
+            read_bytes: 0,
+            marks: Marks::default(),
+            keep,
+            lines: 0,
+            compact_at: super::compact::LINES_MIN,
+        }
+    }
+
+    /// Forgets what was read: another file stands there, or the same one is shorter than it was.
+    fn begin_anew(&mut self) {
+        self.read_bytes = 0;
+        self.marks = Marks::default();
+        self.lines = 0;
+        self.compact_at = super::compact::LINES_MIN;
     }
 
     /// Opens the file anew when it was never open or another one stands in its place.
@@ -83,8 +136,7 @@ impl MarkFile {
                 options.read(true).append(true).create(true).mode(OWNER_ONLY);
                 let file = options.open(&self.path)?;
                 self.file = Some(file);
-                self.read_bytes = 0;
-                self.marks = Marks::default();
+                self.begin_anew();
             }
             let file = self.file.as_ref().expect("it was opened just above");
             file.lock()?;
@@ -105,7 +157,7 @@ impl MarkFile {
         let mut from = self.read_bytes.min(known);
         if length < from {
             from = 0;
-            self.marks = Marks::default();
+            self.begin_anew();
         }
         if length == from {
             self.read_bytes = from;
@@ -127,7 +179,8 @@ impl MarkFile {
                     format!("{} is no effect log: {error}", self.path.display()),
                 )
             })?;
-            self.marks.apply(line);
+            self.marks.apply(line)?;
+            self.lines += 1;
         }
         self.read_bytes = from + whole as u64;
         Ok(())
@@ -139,7 +192,8 @@ impl MarkFile {
         let file = self.file.as_mut().expect("it is open while it is locked");
         file.write_all(&text)?;
         self.read_bytes += text.len() as u64;
-        self.marks.apply(line);
+        self.lines += 1;
+        self.marks.apply(line)?;
         if durable {
             let file = self.file.as_mut().expect("it is open while it is locked");
             file.sync_data()?;
@@ -149,7 +203,12 @@ impl MarkFile {
 }
 
 impl Marks {
-    fn apply(&mut self, line: Line) {
+    pub(super) fn apply(&mut self, line: Line) -> io::Result<()> {
+        if matches!(line.mark, Word::Compacted) {
+            let count = line.data.as_ref().map_or("0", |data| data.get());
+            self.count = count.parse().map_err(|_| io::ErrorKind::InvalidData)?;
+            return Ok(());
+        }
         self.count += 1;
         let data = line.data.map(|data| data.get().to_owned());
         let null = || "null".to_owned();
@@ -158,10 +217,10 @@ impl Marks {
             Word::Done => Mark::Done(data.unwrap_or_else(null)),
             Word::Undoing => Mark::Undoing(data),
             Word::Undone => Mark::Undone,
-            Word::Forgotten => {
+            Word::Forgotten | Word::Compacted => {
                 self.by_key.remove(&line.key);
                 self.unfinished.remove(&line.key);
-                return;
+                return Ok(());
             }
         };
         if matches!(mark, Mark::Begun(_) | Mark::Undoing(_)) {
@@ -169,24 +228,26 @@ impl Marks {
         } else {
             self.unfinished.remove(&line.key);
         }
-        self.by_key.insert(line.key, mark);
+        self.by_key.insert(line.key, Known { mark, at: line.at });
+        Ok(())
     }
 }
 
 impl<'log> Locked<'log> {
     pub(super) fn take(mut log: MutexGuard<'log, MarkFile>) -> io::Result<Self> {
         log.read_new()?;
+        log.compact_if_due()?;
         Ok(Self { log })
     }
 
     /// What is known of a key; `None` when nothing is.
     pub fn mark(&self, key: &str) -> Option<&Mark> {
-        self.log.marks.by_key.get(key)
+        self.log.marks.by_key.get(key).map(|known| &known.mark)
     }
 
     /// All keys and what is known of them, in no order.
     pub fn marks(&self) -> impl Iterator<Item = (&str, &Mark)> {
-        self.log.marks.by_key.iter().map(|(key, mark)| (key.as_str(), mark))
+        self.log.marks.by_key.iter().map(|(key, known)| (key.as_str(), &known.mark))
     }
 
     /// The keys that were begun, or whose undoing was, and came to no end. Whoever holds the
@@ -275,8 +336,15 @@ impl<'log> Locked<'log> {
         durable: bool,
     ) -> io::Result<()> {
         let data = data.map(|text| RawValue::from_string(text.to_owned())).transpose()?;
-        self.log.write(Line { key: key.to_owned(), mark, data }, durable)
+        self.log.write(Line { key: key.to_owned(), mark, data, at: Some(now()) }, durable)
     }
+}
+
+/// Seconds since 1970; 0 for a clock that stands before.
+#[expect(clippy::disallowed_methods, reason = "marks age by the clock on the wall")]
+pub(super) fn now() -> u64 {
+    let now = SystemTime::now();
+    now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 impl Drop for Locked<'_> {

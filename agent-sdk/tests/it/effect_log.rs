@@ -3,8 +3,9 @@
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use agent_sdk::effect_log::{EffectLog, Mark, UNDONE_CODE};
+use agent_sdk::effect_log::{EffectLog, Keep, Mark, UNDONE_CODE};
 use agent_sdk::{Failure, Kind};
 
 struct Scene {
@@ -153,4 +154,164 @@ fn a_log_that_was_removed_begins_anew() {
     scene.log.lock().unwrap().done("a", "1").unwrap();
     std::fs::remove_file(scene.log.path()).unwrap();
     assert_eq!(scene.log.lock().unwrap().mark("a"), None);
+}
+
+/// Lines from which on a log is written anew.
+const LINES: usize = 1_024;
+
+fn lines(log: &EffectLog) -> usize {
+    std::fs::read_to_string(log.path()).unwrap().lines().count()
+}
+
+/// Writes marks of one key until the log is due to be written anew.
+fn fill(log: &EffectLog) {
+    let mut locked = log.lock().unwrap();
+    for _ in 0..=LINES / 2 {
+        locked.done("filler", "null").unwrap();
+        locked.forget("filler").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_log_is_written_anew_and_knows_what_it_knew() {
+    let scene = Scene::new();
+    scene.act(&scene.log, "done").await.unwrap();
+    scene.act(&scene.log, "undone").await.unwrap();
+    scene.undo(&scene.log, "undone").await.unwrap();
+    scene.log.lock().unwrap().begin("begun", "1").unwrap();
+    {
+        let mut locked = scene.log.lock().unwrap();
+        locked.done("undoing", "2").unwrap();
+        locked.undoing("undoing").unwrap();
+    }
+    let other = scene.again();
+    fill(&scene.log);
+    let marks = |log: &EffectLog| {
+        let locked = log.lock().unwrap();
+        let mut all: Vec<(String, Mark)> =
+            locked.marks().map(|(key, mark)| (key.to_owned(), mark.clone())).collect();
+        all.sort_by(|left, right| left.0.cmp(&right.0));
+        (all, locked.unfinished(), locked.count())
+    };
+    let before = scene.log.lock().unwrap().count();
+    assert!(lines(&scene.log) < 10, "it was written anew when it was locked");
+    let known = marks(&scene.log);
+    let want = [
+        ("begun", Mark::Begun("1".to_owned())),
+        ("done", Mark::Done("1".to_owned())),
+        ("undoing", Mark::Undoing(Some("2".to_owned()))),
+        ("undone", Mark::Undone),
+    ];
+    assert_eq!(known.0, want.map(|(key, mark)| (key.to_owned(), mark)));
+    assert_eq!(
+        (known.1.as_slice(), known.2),
+        (["begun".to_owned(), "undoing".into()].as_slice(), before)
+    );
+    // Who had the old file open, and who comes new, see the same; and what they write is seen.
+    assert_eq!(marks(&other), known);
+    assert_eq!(marks(&scene.again()), known);
+    scene.act(&other, "later").await.unwrap();
+    assert_eq!(scene.log.lock().unwrap().mark("later"), Some(&Mark::Done("2".to_owned())));
+    assert!(scene.act(&scene.log, "undone").await.is_err(), "a late do is refused still");
+    assert_eq!(scene.undo(&scene.log, "done").await.unwrap(), Some(Some(1)));
+}
+
+#[tokio::test]
+async fn ends_are_forgotten_after_their_time_and_nothing_else_is() {
+    let scene = Scene::new();
+    scene.act(&scene.log, "done").await.unwrap();
+    scene.act(&scene.log, "undone").await.unwrap();
+    scene.undo(&scene.log, "undone").await.unwrap();
+    scene.log.lock().unwrap().begin("begun", "1").unwrap();
+    // As if all of it had been written long ago.
+    let text = std::fs::read_to_string(scene.log.path()).unwrap();
+    let (head, _) = text.split_once("\"at\":").unwrap();
+    assert!(head.contains("begun"));
+    let old: String = text
+        .lines()
+        .map(|line| format!("{}\"at\":1000000000}}\n", line.split("\"at\":").next().unwrap()))
+        .collect();
+    std::fs::write(scene.log.path(), old).unwrap();
+    let keys = |log: &EffectLog| {
+        fill(log);
+        let locked = log.lock().unwrap();
+        let mut keys: Vec<String> = locked.marks().map(|(key, _)| key.to_owned()).collect();
+        keys.sort();
+        keys
+    };
+    assert_eq!(keys(&scene.again()), ["begun", "done"], "what was done can be undone for ever");
+    let day = Duration::from_secs(24 * 60 * 60);
+    let keep = Keep { done: Some(day), ..Keep::default() };
+    let forgetful = EffectLog::open_keeping(scene.log.path(), keep).unwrap();
+    assert_eq!(keys(&forgetful), ["begun"]);
+}
+
+#[tokio::test]
+async fn many_effects_done_and_undone_leave_a_small_file() {
+    let scene = Scene::new();
+    let keep = Keep { undone: Duration::ZERO, done: None };
+    let log = EffectLog::open_keeping(scene.folder.path().join("small"), keep).unwrap();
+    {
+        let mut locked = log.lock().unwrap();
+        for key in 0..3 {
+            locked.done(&format!("kept-{key}"), "null").unwrap();
+        }
+    }
+    for round in 0..20 {
+        fill(&log);
+        let mut locked = log.lock().unwrap();
+        locked.done(&format!("{round}"), "null").unwrap();
+        locked.forget(&format!("{round}")).unwrap();
+    }
+    assert!(lines(&log) <= 2 * LINES, "{}", lines(&log));
+    assert_eq!(log.lock().unwrap().marks().count(), 3);
+}
+
+#[test]
+fn what_a_crash_left_of_writing_anew_is_no_hindrance() {
+    let scene = Scene::new();
+    scene.log.lock().unwrap().done("a", "1").unwrap();
+    let next = scene.log.path().with_extension("next");
+    std::fs::write(&next, "{\"key\":\"b\",\"mark\":\"done\"}\n{\"key\":\"c").unwrap();
+    fill(&scene.log);
+    let again = scene.again();
+    let locked = again.lock().unwrap();
+    assert_eq!(locked.marks().collect::<Vec<_>>(), [("a", &Mark::Done("1".to_owned()))]);
+    assert!(!next.exists());
+}
+
+#[test]
+fn a_log_that_cannot_be_written_anew_goes_on() {
+    let scene = Scene::new();
+    scene.log.lock().unwrap().done("a", "1").unwrap();
+    std::fs::create_dir(scene.log.path().with_extension("next")).unwrap();
+    fill(&scene.log);
+    let mut locked = scene.log.lock().unwrap();
+    locked.done("b", "2").unwrap();
+    drop(locked);
+    assert_eq!(scene.again().lock().unwrap().marks().count(), 2);
+    assert!(lines(&scene.log) > LINES);
+}
+
+#[test]
+fn processes_that_write_at_once_lose_nothing_when_the_log_is_written_anew() {
+    let scene = Scene::new();
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            // Each with a view of its own, as another process has.
+            let log = scene.again();
+            scope.spawn(move || {
+                for key in 0..140 {
+                    let key = format!("{writer}-{key}");
+                    log.lock().unwrap().begin(&key, "null").unwrap();
+                    let mut locked = log.lock().unwrap();
+                    assert_eq!(locked.mark(&key), Some(&Mark::Begun("null".to_owned())));
+                    locked.done(&key, "null").unwrap();
+                }
+            });
+        }
+    });
+    let locked = scene.log.lock().unwrap();
+    assert_eq!((locked.marks().count(), locked.unfinished().len()), (560, 0));
+    assert_eq!(locked.count(), 1_120);
 }
