@@ -16,6 +16,8 @@ struct Shop {
     _folder: tempfile::TempDir,
     place: PathBuf,
     server: Option<Server>,
+    /// The shop's own database, where it is no file.
+    database: Option<TestDatabase>,
 }
 
 impl Shop {
@@ -23,16 +25,30 @@ impl Shop {
     fn embedded() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().canonicalize().unwrap().join("shop");
-        Self { _folder: folder, place, server: None }
+        Self { _folder: folder, place, server: None, database: None }
+    }
+
+    /// The shop's own database is on PostgreSQL.
+    async fn with_database() -> Self {
+        let mut shop = Self::embedded();
+        shop.database = Some(store::testing::postgres().await);
+        shop
     }
 
     /// On a control plane that keeps its journal in this PostgreSQL.
     fn on_postgres(database: &TestDatabase) -> Self {
-        let mut shop = Self::embedded();
+        Self::embedded().served(database)
+    }
+
+    fn served(self, database: &TestDatabase) -> Self {
+        let mut shop = self;
         let data = shop.place.with_file_name("data");
         fs::create_dir_all(&shop.place).unwrap();
         let mut command = Command::new(binary());
         command.env("REMEDIATOR_SANDBOX", &shop.place);
+        if let Some(database) = &shop.database {
+            command.env("SHOP_DATABASE_URL", database.url());
+        }
         let more = ["--database-url", database.url()];
         shop.server = Some(Server::start_by(command, "up", &data, None, &more));
         shop
@@ -47,6 +63,9 @@ impl Shop {
             .env("ORCHESTRATOR", binary())
             .env_remove("ORCHESTRATOR_URL")
             .env_remove("SHOP_DATABASE_URL");
+        if let Some(database) = &self.database {
+            command.env("SHOP_DATABASE_URL", database.url());
+        }
         if let Some(server) = &self.server {
             command.env("ORCHESTRATOR_URL", &server.url);
         }
@@ -78,6 +97,12 @@ impl Shop {
     /// All files but the database with bytes and modes, the database as a dump, and whether the
     /// worker runs.
     async fn look(&self) -> String {
+        if let Some(database) = &self.database {
+            let dump = store::testing::pg_dump(database.url()).unwrap();
+            assert!(dump.contains("items"), "the dump has the shop's tables: {dump}");
+            let files = snapshot(&self.place);
+            return format!("{files}{dump}worker runs: {}", self.worker().is_some());
+        }
         let database = self.place.join("data/shop.db");
         let dump = store::testing::dump(&format!("sqlite:{}", database.display())).await.unwrap();
         let aside = self.place.with_file_name("aside.db");
@@ -155,4 +180,19 @@ async fn everything_is_as_before_on_postgres() {
     let database = store::testing::postgres().await;
     is_as_before(&Shop::on_postgres(&database), "recover.sh", &[]).await;
     is_as_before(&Shop::on_postgres(&database), "triage.sh", &["--rollback-all"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shop_with_its_database_on_postgres_is_recovered() {
+    let database = store::testing::postgres().await;
+    is_recovered(&Shop::with_database().await, "recover.sh");
+    is_recovered(&Shop::with_database().await.served(&database), "triage.sh");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shop_with_its_database_on_postgres_is_as_before() {
+    let database = store::testing::postgres().await;
+    is_as_before(&Shop::with_database().await, "recover.sh", &[]).await;
+    let served = Shop::with_database().await.served(&database);
+    is_as_before(&served, "triage.sh", &["--rollback-all"]).await;
 }

@@ -89,7 +89,7 @@ pub fn undo(tools: &Tools, key: &str, was_done: bool) -> Result<Restored, Failur
 
 async fn put_in(tools: &Tools, key: &str, plan: &Plan) -> Result<(), Failure> {
     let mut connection = Connection::open(&plan.place, tools).await.map_err(Failure::no_effect)?;
-    connection.begin(key).await?;
+    connection.begin().await?;
     connection.run("prepare the database", CREATE_TABLE).await?;
     if connection.count(COUNT_KEY, &[key]).await? > 0 {
         return connection.commit().await;
@@ -107,7 +107,7 @@ async fn put_in(tools: &Tools, key: &str, plan: &Plan) -> Result<(), Failure> {
 
 async fn take_out(tools: &Tools, key: &str, plan: &Plan) -> Result<bool, Failure> {
     let mut connection = Connection::open(&plan.place, tools).await?;
-    connection.begin(key).await?;
+    connection.begin().await?;
     let is_in = connection.has_table("remediator_migrations").await?
         && connection.count(COUNT_KEY, &[key]).await? > 0;
     if is_in {

@@ -15,7 +15,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 use tempfile::TempDir;
 
-pub use self::dump::dump;
+pub use self::dump::{dump, pg_dump};
 pub use self::server::Server;
 use crate::{Error, Store};
 

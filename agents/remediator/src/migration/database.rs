@@ -90,14 +90,15 @@ impl Connection {
         }
     }
 
-    /// Begins a transaction. Another one for the same key, whose client is gone, has ended then.
-    pub async fn begin(&mut self, key: &str) -> Result<(), Failure> {
+    /// Begins a transaction. One at a time changes migrations: another one, also one whose client is
+    /// gone, has ended then.
+    pub async fn begin(&mut self) -> Result<(), Failure> {
         match self {
             Self::Sqlite(_) => self.run("lock", "BEGIN IMMEDIATE").await,
             Self::Postgres(_) => {
                 self.run("begin a transaction on", "BEGIN").await?;
                 let lock = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
-                self.execute(lock, &[key]).await
+                self.execute(lock, &["remediator_migrations"]).await
             }
         }
     }

@@ -1,6 +1,8 @@
-//! A database of SQLite as text, to compare what it holds before and after. It changes nothing.
+//! A database as text, to compare what it holds before and after. It changes nothing.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
 use std::str::FromStr as _;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -13,6 +15,28 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 /// When the file is no such database.
 pub async fn dump(url: &str) -> Result<String, String> {
     read(url).await.map_err(|error| format!("{url} cannot be read: {error}"))
+}
+
+/// What PostgreSQL's own `pg_dump` says of a database, less what differs from call to call. It
+/// blocks.
+///
+/// # Errors
+/// When there is no `pg_dump`, or it fails.
+pub fn pg_dump(url: &str) -> Result<String, String> {
+    let folder = super::server::find_binaries().unwrap_or_default();
+    let installed = folder.join("pg_dump");
+    let program = if installed.is_file() { installed } else { PathBuf::from("pg_dump") };
+    let output = Command::new(&program)
+        .args(["--no-owner", "--no-privileges", "--dbname", url])
+        .output()
+        .map_err(|error| format!("{} cannot be run: {error}", program.display()))?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    // Newer ones wrap the dump into commands that carry a random word.
+    let differs = |line: &&str| line.starts_with("\\restrict") || line.starts_with("\\unrestrict");
+    Ok(text.lines().filter(|line| !differs(line)).map(|line| format!("{line}\n")).collect())
 }
 
 async fn read(url: &str) -> sqlx::Result<String> {

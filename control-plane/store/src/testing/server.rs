@@ -254,7 +254,7 @@ fn first_line(mut output: impl BufRead) -> std::io::Result<String> {
 }
 
 /// From the path, or of the newest version that is installed.
-fn find_binaries() -> Option<PathBuf> {
+pub(super) fn find_binaries() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).find(|folder| holds_server(folder));
     on_path.or_else(|| {
