@@ -1,9 +1,7 @@
 //! Questions to people: opened by runs, listed, taken up, told and decided, each once.
 
-use contracts::v1::escalation_service_client::EscalationServiceClient;
 use contracts::v1::{self, EscalationDecision, EscalationStatus, EscalationTopic, RunStatus};
 use tonic::Status;
-use tonic::transport::Channel;
 
 use super::{World, on_both_stores};
 use crate::support::client::{json, reason, text};
@@ -15,15 +13,20 @@ on_both_stores!(
     what_nobody_needs_to_decide_is_withdrawn,
     a_decision_elsewhere_settles_the_question,
     wrong_lists_and_ids_are_refused,
+    rollbacks_are_listed_by_how_they_stand,
 );
-
-async fn escalations(world: &World) -> EscalationServiceClient<Channel> {
-    EscalationServiceClient::new(world.shared.server.channel().await)
-}
 
 async fn list(world: &World, filter: &str) -> Vec<v1::Escalation> {
     let request = v1::ListEscalationsRequest { filter: filter.to_owned(), ..Default::default() };
-    escalations(world).await.list_escalations(request).await.unwrap().into_inner().escalations
+    world
+        .client
+        .escalations
+        .clone()
+        .list_escalations(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .escalations
 }
 
 async fn only(world: &World, filter: &str) -> v1::Escalation {
@@ -34,7 +37,7 @@ async fn only(world: &World, filter: &str) -> v1::Escalation {
 
 async fn get(world: &World, id: &str) -> v1::Escalation {
     let request = v1::GetEscalationRequest { escalation_id: id.to_owned() };
-    let response = escalations(world).await.get_escalation(request).await.unwrap();
+    let response = world.client.escalations.clone().get_escalation(request).await.unwrap();
     response.into_inner().escalation.unwrap()
 }
 
@@ -50,7 +53,7 @@ async fn decide(
     world: &World,
     request: v1::DecideEscalationRequest,
 ) -> Result<v1::Escalation, Status> {
-    let response = escalations(world).await.decide_escalation(request).await?;
+    let response = world.client.escalations.clone().decide_escalation(request).await?;
     Ok(response.into_inner().escalation.unwrap())
 }
 
@@ -83,10 +86,11 @@ async fn a_step_is_amended_once_and_people_are_told(world: &World) {
         assignee: "bob".to_owned(),
         ..Default::default()
     };
-    let refused = escalations(world).await.claim_escalation(claim.clone()).await.unwrap_err();
+    let refused =
+        world.client.escalations.clone().claim_escalation(claim.clone()).await.unwrap_err();
     assert_eq!(reason(&refused), "ESCALATION_CLAIMED");
     let claim = v1::ClaimEscalationRequest { take_over: true, ..claim };
-    escalations(world).await.claim_escalation(claim).await.unwrap();
+    world.client.escalations.clone().claim_escalation(claim).await.unwrap();
     cli(world, &["escalations", "comment", id, "not before noon"]);
     let mine = only(world, &format!("assignee=bob AND run_id={run} AND overdue=false")).await;
     assert_eq!(mine.escalation_id, id);
@@ -206,12 +210,12 @@ async fn wrong_lists_and_ids_are_refused(world: &World) {
     for filter in ["status=asleep", "topic=weather", "overdue=perhaps", "colour=red", "run_id"] {
         let request =
             v1::ListEscalationsRequest { filter: filter.to_owned(), ..Default::default() };
-        let status = escalations(world).await.list_escalations(request).await.unwrap_err();
+        let status = world.client.escalations.clone().list_escalations(request).await.unwrap_err();
         assert_eq!(reason(&status), "INVALID_FILTER", "{filter}");
     }
     for id in ["nothing", "nul\0", &"x".repeat(4_000)] {
         let request = v1::GetEscalationRequest { escalation_id: id.to_owned() };
-        let status = escalations(world).await.get_escalation(request).await.unwrap_err();
+        let status = world.client.escalations.clone().get_escalation(request).await.unwrap_err();
         assert_eq!(reason(&status), "ESCALATION_NOT_FOUND");
         let approve = decision(id, EscalationDecision::Approve);
         let status = decide(world, approve).await.unwrap_err();
@@ -219,4 +223,32 @@ async fn wrong_lists_and_ids_are_refused(world: &World) {
     }
     let nothing = decision("nothing", EscalationDecision::Unspecified);
     assert_eq!(reason(&decide(world, nothing).await.unwrap_err()), "INVALID_FIELD");
+}
+
+async fn rollbacks_are_listed_by_how_they_stand(world: &World) {
+    let client = &world.client;
+    let yaml = "name: hard_to_undo\nerror_handling: {rollback: to_start}\nsteps:\n  \
+                - {id: a, agent: echo, action: echo, \
+                   compensate: {action: fail, params: {message: broken, kind: permanent}}}\n  \
+                - {id: f, agent: echo, action: fail, params: {message: boom, kind: permanent}}\n";
+    let id = client.start(yaml).await;
+    client.event(&id, v1::EventKind::UndoFailed, "a").await;
+    let open = only(world, &format!("run_id={id}")).await;
+    assert_eq!((open.topic(), open.status()), (EscalationTopic::Undo, EscalationStatus::Open));
+    let list = |filter: String| v1::ListRollbacksRequest { filter, ..Default::default() };
+    let mut recovery = client.recovery.clone();
+    let stuck = list(format!("status=stuck AND run_id={id}"));
+    let stuck = recovery.list_rollbacks(stuck).await.unwrap().into_inner().rollbacks;
+    assert_eq!(stuck.len(), 1, "{stuck:?}");
+    let counts = stuck[0].counts.unwrap();
+    assert_eq!((counts.total, counts.stuck, counts.undone), (1, 1, 0));
+    decide(world, decision(&open.escalation_id, EscalationDecision::Done)).await.unwrap();
+    assert_eq!(client.ended(&id).await.status(), RunStatus::RolledBack);
+    assert_eq!(get(world, &open.escalation_id).await.decision(), EscalationDecision::Done);
+    let all = recovery.list_rollbacks(list(format!("run_id={id}"))).await.unwrap().into_inner();
+    assert_eq!(all.rollbacks.len(), 1);
+    assert_eq!(all.rollbacks[0].status(), v1::RollbackStatus::Succeeded);
+    assert_eq!(all.rollbacks[0].counts.unwrap().by_hand, 1);
+    let refused = recovery.list_rollbacks(list("status=odd".to_owned())).await.unwrap_err();
+    assert_eq!(reason(&refused), "INVALID_FILTER");
 }

@@ -6,7 +6,6 @@ mod escalations;
 mod failure;
 mod many;
 mod plans;
-mod questions;
 mod reading;
 mod registry;
 mod requests;
