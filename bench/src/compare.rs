@@ -45,6 +45,8 @@ pub(crate) struct Row {
     pub(crate) wal_bytes_per_step: Option<f64>,
     pub(crate) transitions_per_run: usize,
     pub(crate) body_bytes_per_step: f64,
+    /// Transitions in a commit of the product.
+    pub(crate) batch: f64,
     /// Transitions in a batch of the bare statement.
     pub(crate) limit_batch: f64,
     /// CPU time of the bare statement: its process and the database.
@@ -68,6 +70,7 @@ pub(crate) async fn compare(
     let (mut ended, steps) = (0, f64::from(case.workload.steps()));
     for _ in 0..repeats.max(1) {
         let (figure, loaded) = setting.measure(case).await?;
+        let batch = figure.batch;
         figures.push(figure);
         ended += loaded.ended;
         if recorded.is_none() {
@@ -76,7 +79,8 @@ pub(crate) async fn compare(
         }
         let Some(recorded) = &recorded else { continue };
         let Case { store, concurrency, warm_up, window, .. } = *case;
-        let bare = limit::measure(recorded, store, concurrency, warm_up / 4, window / 2).await?;
+        let load = limit::Load { concurrency, batch };
+        let bare = limit::measure(recorded, store, load, warm_up / 4, window / 2).await?;
         limits.push(bare.runs_per_second * steps);
         batches.push(bare.batch);
         cpus.push(bare.cpu_micros_per_run / steps);
@@ -136,6 +140,7 @@ impl Row {
                 .map(|_| middle(&|it| it.wal_bytes_per_step.unwrap_or(0.0)).round()),
             transitions_per_run: compared.transitions_per_run,
             body_bytes_per_step: compared.body_bytes_per_step.round(),
+            batch: middle(&|it| it.batch).round(),
             limit_batch: compared.limit_batch.round(),
             limit_cpu_micros_per_step: thousandths(compared.limit_cpu_micros_per_step),
             ratio_by_cpu: thousandths(compared.limit_cpu_micros_per_step / all),
@@ -168,6 +173,7 @@ mod tests {
             wal_bytes_per_step: Some(900.0),
             server_rss_mb: 50.0,
             runs: 10,
+            batch: 250.0,
         }
     }
 

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::host::agents::Agents;
 use crate::host::database::{Database, Kind};
+use crate::host::metrics::Commits;
 use crate::host::server::Server;
 use crate::host::usage;
 use crate::journal;
@@ -73,6 +74,8 @@ pub(crate) struct Figures {
     pub(crate) server_rss_mb: f64,
     /// Accepted runs, all of which ended.
     pub(crate) runs: u64,
+    /// Transitions in a commit, on the average.
+    pub(crate) batch: f64,
 }
 
 /// What the processes have used so far.
@@ -85,6 +88,7 @@ struct Used {
     wal_bytes: Option<i64>,
     /// What the agents have done.
     tasks: u64,
+    commits: Commits,
 }
 
 /// The processes of a measurement.
@@ -120,6 +124,7 @@ impl Setting {
             client: usage::cpu_micros(std::process::id())?,
             wal_bytes: self.database.figures().await?.map(|figures| figures.wal_bytes),
             tasks,
+            commits: Commits::read(&self.server.url).await?,
         })
     }
 
@@ -186,6 +191,7 @@ impl Setting {
             wal_bytes_per_step: wal.map(|(before, after)| (after - before) as f64 / steps),
             server_rss_mb: usage::peak_mb(self.server.process.id())?,
             runs: loaded.ended,
+            batch: after.commits.batch_since(&before.commits),
         })
     }
 

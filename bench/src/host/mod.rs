@@ -4,6 +4,7 @@
 pub(crate) mod agents;
 pub(crate) mod database;
 pub(crate) mod machine;
+pub(crate) mod metrics;
 pub(crate) mod process;
 pub(crate) mod server;
 pub(crate) mod usage;

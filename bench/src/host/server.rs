@@ -65,8 +65,7 @@ pub(crate) fn binary(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     };
     if !path.is_file() {
         bail!(
-            "there is no {}; build it with `cargo build --release --package orchestrator`, or name \
-             it with --orchestrator",
+            "there is no {}; build it with `make bench-binaries`, or name it with --orchestrator",
             path.display()
         );
     }

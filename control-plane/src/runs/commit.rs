@@ -10,6 +10,7 @@ use futures::FutureExt as _;
 use store::{Commit, Outcome};
 use tokio::sync::{Mutex, mpsc};
 
+use super::telemetry::Committing;
 use super::{Shared, lanes};
 use crate::limits;
 
@@ -28,8 +29,9 @@ pub(crate) fn spawn(
 ) {
     let committers = if shared.store.kind() == "sqlite" { 1 } else { 2 };
     let queue = Arc::new(Mutex::new(queue));
+    let telemetry = Committing::new();
     for _ in 0..committers {
-        tokio::spawn(run(Arc::clone(shared), Arc::clone(&queue), done.clone()));
+        tokio::spawn(run(Arc::clone(shared), Arc::clone(&queue), done.clone(), telemetry.clone()));
     }
 }
 
@@ -37,6 +39,7 @@ async fn run(
     shared: Arc<Shared>,
     queue: Arc<Mutex<lanes::Receiver<Box<Commit>>>>,
     done: mpsc::Sender<Committed>,
+    telemetry: Committing,
 ) {
     loop {
         let batch = next_batch(&mut *queue.lock().await).await;
@@ -45,7 +48,11 @@ async fn run(
         }
         let runs: Vec<_> = batch.iter().map(|commit| commit.run).collect();
         let outcomes = match commit(&shared, &batch).await {
-            Ok(outcomes) => runs.into_iter().zip(outcomes.into_iter().map(Ok)).collect(),
+            Ok(outcomes) => {
+                telemetry.commits.increment(1);
+                telemetry.transitions.increment(batch.len() as u64);
+                runs.into_iter().zip(outcomes.into_iter().map(Ok)).collect()
+            }
             Err(fault) => {
                 tracing::warn!(error = %fault.0, transitions = batch.len(), "a commit failed");
                 runs.into_iter().map(|run| (run, Err(fault.clone()))).collect()

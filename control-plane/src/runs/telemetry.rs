@@ -13,6 +13,22 @@ pub(super) struct Telemetry {
     pub(super) duration: Histogram,
 }
 
+/// What Prometheus is told of commits: how large batches are is the one by the other.
+#[derive(Clone)]
+pub(super) struct Committing {
+    pub(super) commits: Counter,
+    pub(super) transitions: Counter,
+}
+
+impl Committing {
+    pub(super) fn new() -> Self {
+        Self {
+            commits: counter!("orchestrator_commits_total"),
+            transitions: counter!("orchestrator_transitions_total"),
+        }
+    }
+}
+
 impl Telemetry {
     pub(super) fn new() -> Self {
         let ended = |status| counter!("orchestrator_workflows_total", "status" => status);
