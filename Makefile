@@ -11,7 +11,7 @@ SEEDS ?= 20000
 CHAOS_MINUTES ?= 5
 CHAOS_SEED ?=
 
-.PHONY: help build run up test test-long lint fmt clippy buf tidy verify deny fuzz simulate chaos bench bench-quick bench-micro bench-economy soak bench-binaries clean check-tools
+.PHONY: help build dist run up test test-long lint fmt clippy buf tidy verify deny fuzz simulate chaos bench bench-quick bench-micro bench-economy soak bench-binaries clean check-tools
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/:.*?## /\t/' | expand -t 12
@@ -22,6 +22,9 @@ check-tools:
 
 build: check-tools ## Builds the binary `orchestrator`
 	$(CARGO) build --release --package orchestrator
+
+dist: check-tools ## Builds what is shipped, optimised as a whole: target/dist/orchestrator
+	$(CARGO) build --profile dist --package orchestrator
 
 run: build ## Runs the example workflow with live progress on the embedded store
 	target/release/orchestrator workflows execute $(EXAMPLE)
@@ -63,14 +66,14 @@ fuzz: check-tools ## Runs mutations of the corpus; FUZZ_ITERATIONS sets how many
 
 bench-binaries: check-tools
 	scripts/postgres-for-tests.sh
-	$(CARGO) build --release --package orchestrator
-	$(CARGO) build --release --package bench
+	$(CARGO) build --profile dist --package orchestrator
+	$(CARGO) build --profile dist --package bench
 
 bench: bench-binaries ## All figures with their limits, some ten minutes; writes target/bench
-	target/release/bench all
+	target/dist/bench all
 
 bench-quick: bench-binaries ## The same, fewer and shorter, within two minutes
-	target/release/bench all --quick
+	target/dist/bench all --quick
 
 simulate: check-tools ## Lives SEEDS simulated lives from seed START on, of one replica and of several; SEEDS=1: one again
 	SIMULATION_START=$(START) SIMULATION_SEEDS=$(SEEDS) \
@@ -84,10 +87,10 @@ bench-micro: check-tools ## Engine and codec by themselves, with criterion
 	$(CARGO) bench --package bench
 
 bench-economy: bench-binaries ## What is used when idle, with many agents, with waiting runs, overloaded
-	target/release/bench economy
+	target/dist/bench economy
 
 soak: bench-binaries ## A steady load for SOAK_MINUTES (60); fails when memory or latency grows
-	target/release/bench soak
+	target/dist/bench soak
 
 deny: ## Checks licences and advisories of the dependencies
 	$(CARGO) deny check
