@@ -397,7 +397,14 @@ fn show_one(escalation: &Escalation, session: &mut Session) -> Result<(), Error>
         EscalationDecision::Unspecified => String::new(),
         other => decision_word(other),
     };
-    let time = |at: &Option<prost_types::Timestamp>| moment::local(at.as_ref(), now);
+    let time = |at: &Option<prost_types::Timestamp>| {
+        at.as_ref().map(|at| moment::local(Some(at), now)).unwrap_or_default()
+    };
+    let told = match escalation.reminders {
+        0 => String::new(),
+        1 => "once".to_owned(),
+        times => format!("{times} times"),
+    };
     let only = |is: bool, text: String| if is { text } else { String::new() };
     let mut text = details(&[
         ("Escalation", escalation.escalation_id.clone()),
@@ -414,7 +421,7 @@ fn show_one(escalation: &Escalation, session: &mut Session) -> Result<(), Error>
         ("Opened", time(&escalation.create_time)),
         ("Due", only(is_open, time(&escalation.due_time))),
         ("Step gives up", only(is_open, time(&escalation.step_timeout_time))),
-        ("Told", only(escalation.reminders > 0, format!("{} times", escalation.reminders))),
+        ("Told", told),
         ("Assignee", escalation.assignee.clone()),
         ("Choices", only(is_open, choices.join(", "))),
         ("Decision", decision),
