@@ -97,7 +97,7 @@ struct OutcomeText {
 /// Reads issues from a file, or from standard input where it is `-`.
 pub(crate) fn read(path: &Path) -> Result<Handed, Error> {
     let (name, text) = text(path)?;
-    // Which of both it is meant to be comes first, so that what is wrong in it is told by its place.
+    // Which of both it is meant to be comes first, so that what is wrong has its place.
     let what = "a list of issues, or an object with `issues`";
     let whole = match parse::<Value>(&name, &text, what)? {
         Value::Array(_) => {

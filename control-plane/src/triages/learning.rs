@@ -167,10 +167,9 @@ impl Learning {
         let agents = self.declared(tenant).await?;
         let row = store.document(Kind::TriageModel.number(), tenant).await?;
         let learned: Learned = row.as_ref().map(super::body).transpose()?.unwrap_or_default();
-        let outcomes = outcome::read(store, tenant).await?;
-        let from = digest(&[], &outcomes) + &digest(&agents, &[]);
+        let lessons = Lessons::read(store, tenant, &digest(&agents, std::iter::empty())).await?;
         Ok(Standing {
-            is_current: learned.from == from || (row.is_none() && outcomes.is_empty()),
+            is_current: lessons.are_known(&learned) || lessons.is_nothing(),
             learned_at: row.map(|row| Instant(row.updated_at)),
             agent_types: agents.iter().filter(|agent| declared::takes_issues(agent)).count(),
             model: learned.model,

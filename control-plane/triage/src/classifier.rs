@@ -3,8 +3,8 @@
 //!
 //! Evidence for each class (see [`crate::likeness`]) is weighed by a conditional logit model whose
 //! few weights all classes share, so that a class that was never seen can be found by its
-//! declaration, and a few hundred outcomes are enough. The weights are fitted on each example as if it alone had not
-//! been seen, which is what makes the shares honest confidences.
+//! declaration, and a few hundred outcomes are enough. The weights are fitted on each example as
+//! if it alone had not been seen, which is what makes the shares honest confidences.
 
 use std::collections::BTreeSet;
 

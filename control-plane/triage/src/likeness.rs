@@ -282,8 +282,8 @@ impl Side {
     }
 }
 
-/// Keywords by their key: a keyword weighs the more, the fewer classes declare it and the more words
-/// it has. A class's name weighs double.
+/// Keywords by their key: a keyword weighs the more, the fewer classes declare it and the more
+/// words it has. A class's name weighs double.
 fn phrases(classes: &[Class]) -> KeyMap<Vec<(u32, f32)>> {
     let names: BTreeSet<String> = classes
         .iter()

@@ -90,8 +90,8 @@ impl Connection {
         }
     }
 
-    /// Begins a transaction. One at a time changes migrations: another one, also one whose client is
-    /// gone, has ended then.
+    /// Begins a transaction. One at a time changes migrations: another one, also one whose client
+    /// is gone, has ended then.
     pub async fn begin(&mut self) -> Result<(), Failure> {
         match self {
             Self::Sqlite(_) => self.run("lock", "BEGIN IMMEDIATE").await,
