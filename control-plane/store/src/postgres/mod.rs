@@ -45,6 +45,8 @@ const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
 /// Commits at the same time. More than the database has cores brings nothing.
 const COMMITTERS_MAX: u32 = 4;
+/// Connections on which leases are renewed: one, and another for while that one does not answer.
+const KEEPERS_MAX: u32 = 2;
 /// Connections for everything else.
 const CONNECTIONS_MAX: u32 = 12;
 /// How long to wait for a connection.
@@ -54,6 +56,7 @@ const STATEMENT_TIMEOUT_MS: &str = "30000";
 
 pub(crate) struct Database {
     committers: PgPool,
+    keepers: PgPool,
     general: PgPool,
 }
 
@@ -87,6 +90,7 @@ pub(crate) async fn open(url: &str, known: i64) -> Result<Database, Error> {
     };
     Ok(Database {
         committers: pool(COMMITTERS_MAX).test_before_acquire(false).connect_lazy_with(committing),
+        keepers: pool(KEEPERS_MAX).connect_lazy_with(general.clone()),
         general: pool(CONNECTIONS_MAX).connect_lazy_with(general),
     })
 }
@@ -132,8 +136,15 @@ impl Database {
         self.general.acquire().await.map_err(Error::before_write)
     }
 
+    /// What renews a lease waits for nobody else, and is prepared once: with all connections in
+    /// turn an idle replica would prepare about as often as it asks.
+    async fn keeper(&self) -> Result<PoolConnection<Db>, Error> {
+        self.keepers.acquire().await.map_err(Error::before_write)
+    }
+
     async fn close_all(&self) {
         self.committers.close().await;
+        self.keepers.close().await;
         self.general.close().await;
     }
 }

@@ -146,7 +146,7 @@ impl Store for Database {
         status: ReplicaStatus,
         at: Micros,
     ) -> Result<Heartbeat, Error> {
-        let mut connection = self.writer().await?;
+        let mut connection = self.keeper().await?;
         replica::heartbeat(&mut connection, id, status, at).await.map_err(Error::write)
     }
 

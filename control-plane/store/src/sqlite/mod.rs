@@ -150,6 +150,11 @@ impl Database {
         self.writers.writer().await
     }
 
+    /// There is one writer.
+    async fn keeper(&self) -> Result<Writer<'_>, Error> {
+        self.writer().await
+    }
+
     /// The readers first, so that the writer is the last and folds the log into the file.
     async fn close_all(&self) {
         self.readers.close().await;
