@@ -27,7 +27,7 @@ pub fn pg_dump(url: &str) -> Result<String, String> {
     let installed = folder.join("pg_dump");
     let program = if installed.is_file() { installed } else { PathBuf::from("pg_dump") };
     let output = Command::new(&program)
-        .args(["--no-owner", "--no-privileges", "--dbname", url])
+        .args(["--no-owner", "--no-privileges", "--dbname", &for_tools(url)])
         .output()
         .map_err(|error| format!("{} cannot be run: {error}", program.display()))?;
     if !output.status.success() {
@@ -37,6 +37,14 @@ pub fn pg_dump(url: &str) -> Result<String, String> {
     // Newer ones wrap the dump into commands that carry a random word.
     let differs = |line: &&str| line.starts_with("\\restrict") || line.starts_with("\\unrestrict");
     Ok(text.lines().filter(|line| !differs(line)).map(|line| format!("{line}\n")).collect())
+}
+
+/// An address without what PostgreSQL's own programs do not know.
+fn for_tools(url: &str) -> String {
+    let Some((address, settings)) = url.split_once('?') else { return url.to_owned() };
+    let known: Vec<&str> =
+        settings.split('&').filter(|it| !it.starts_with("statement-cache-capacity=")).collect();
+    format!("{address}?{}", known.join("&"))
 }
 
 async fn read(url: &str) -> sqlx::Result<String> {
