@@ -4,6 +4,10 @@ set -eu
 HERE=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 ORCHESTRATOR=${ORCHESTRATOR:-$HERE/../../target/release/orchestrator}
 FOLDER=${1:?"which folder? give the shop's, as in: $0 /tmp/shop"}
+command -v "$ORCHESTRATOR" >/dev/null || {
+  echo "there is no $ORCHESTRATOR; run \`make build\`, or name one in ORCHESTRATOR" >&2
+  exit 1
+}
 mkdir -p "$FOLDER"
 FOLDER=$(CDPATH='' cd -- "$FOLDER" && pwd)
 export REMEDIATOR_SANDBOX="$FOLDER"

@@ -8,6 +8,7 @@
 shift
 if [ -z "${ORCHESTRATOR_URL:-}" ]; then
   data=$(mktemp -d)
+  : > "$data/log"
   "$ORCHESTRATOR" up --listen 127.0.0.1:0 --data-dir "${ORCHESTRATOR_DATA:-$data}" 2>"$data/log" &
   server=$!
   trap 'kill "$server" 2>/dev/null || true; wait "$server" 2>/dev/null || true; rm -rf "$data"' EXIT
