@@ -89,8 +89,7 @@ impl ControlPlane {
         let admission = Admission::new(config.max_active_runs);
         let schedules = Schedules::new(core.runs.clone());
         let folder = data_dir.as_ref().map(|_| config.data_dir.as_path());
-        let server =
-            Server::new(&core, schedules.clone(), admission, folder, config.escalation_due);
+        let server = Server::new(&core, schedules.clone(), admission, folder, config.into());
         let server = server.await?;
         let shutdown = CancellationToken::new();
         let mut tasks = keepers(config, &core, server.learning(), &shutdown)?;

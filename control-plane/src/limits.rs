@@ -326,6 +326,8 @@ pub const SEAL_EVERY: Duration = Duration::from_secs(60);
 pub const SEALS_AT_ONCE: usize = 100;
 /// How often an entry of the audit log is tried where others write to the same chain.
 pub const AUDIT_ATTEMPTS: usize = 20;
+/// How many entries of the audit log one request verifies; the next goes on behind them.
+pub const AUDIT_STEPS_VERIFIED: u64 = 10_000;
 /// The longest comment, reason or name that an entry of the audit log holds; longer ones are cut.
 pub const AUDIT_TEXT_BYTES_MAX: usize = 16 * 1024;
 /// How often retention looks for what it may remove.

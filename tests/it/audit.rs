@@ -52,7 +52,8 @@ impl World {
 
     /// What server and command line say of the first broken place; none: all is whole.
     async fn broken(&self, resource: &str) -> Option<(String, i64)> {
-        let request = v1::VerifyAuditRequest { resource: resource.to_owned() };
+        let resource_of = resource.to_owned();
+        let request = v1::VerifyAuditRequest { resource: resource_of, ..Default::default() };
         let said = self.audit.clone().verify_audit(request).await.unwrap().into_inner().broken;
         let mut arguments = vec!["audit", "verify", "--server", &self.server.url, "-o", "json"];
         arguments.extend(Some(resource).filter(|resource| !resource.is_empty()));

@@ -19,6 +19,9 @@ const DOMAIN: &[u8] = b"orchestrator.v1.audit";
 /// What stands before the first entry of a chain.
 const NOTHING: ContentHash = ContentHash([0; 32]);
 
+/// What is said where a chain is never free for long enough.
+pub const BUSY: &str = "others write to the same audit log; try again";
+
 /// What is to be written down.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
@@ -134,7 +137,17 @@ pub async fn change(
             done => return Ok(done),
         }
     }
-    Err(store::Error::Unavailable("others write to the same audit log; try again".to_owned()))
+    Err(store::Error::Unavailable(BUSY.to_owned()))
+}
+
+/// The row of an entry as it follows just now in its chain. Whoever writes it has to look again
+/// where its number is taken.
+///
+/// # Errors
+/// When the store cannot say where the chain has come to.
+pub async fn next(store: &dyn Store, entry: Entry, at: Instant) -> Result<AuditRow, store::Error> {
+    let mut head = Head::from(store.audit_head(&entry.resource).await?);
+    Ok(head.add(entry, at))
 }
 
 /// Writes entries down that belong to no document.

@@ -93,3 +93,64 @@ pub(super) fn entry(heads: &[AuditHead]) -> Entry {
         body: json!({ "heads": heads }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use store::testing::memory::Memory;
+
+    use super::*;
+    use crate::lease::Lease;
+    use crate::replicas::{Config, Peers};
+
+    struct Fixed(Instant);
+
+    impl Clock for Fixed {
+        fn now(&self) -> Instant {
+            self.0
+        }
+    }
+
+    async fn replica(store: &Arc<dyn Store>) -> Replicas {
+        let clock: Arc<dyn Clock> = Arc::new(Fixed(Instant(1)));
+        let config = Config::default();
+        let peers = Peers::new(None, Arc::clone(&config.connect));
+        let store = Arc::clone(store);
+        Replicas::join(store, clock, &config, peers, Lease::endless()).await.unwrap()
+    }
+
+    /// Has one seal by its timer for as long as `time` of the paused clock, by its own time `at`.
+    async fn seals_for(time: Duration, store: &Arc<dyn Store>, replica: &Replicas, at: i64) {
+        let clock: Arc<dyn Clock> = Arc::new(Fixed(Instant(at)));
+        let sealing = run(Arc::clone(store), clock, replica.clone(), CancellationToken::new());
+        assert!(tokio::time::timeout(time, sealing).await.is_err(), "it goes on for good");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_replica_seals_once_a_minute_what_has_grown() {
+        let store = Memory::new().open();
+        let (one, other) = (replica(&store).await, replica(&store).await);
+        let (ours, theirs) =
+            if one.own().owner < other.own().owner { (one, other) } else { (other, one) };
+        let entry = |resource: &str| Entry {
+            resource: resource.to_owned(),
+            actor: "ann".to_owned(),
+            action: "x.do",
+            body: json!({}),
+        };
+        crate::audit::append(&*store, &[entry("run/a")], Instant(2)).await.unwrap();
+        seals_for(limits::SEAL_EVERY * 3, &store, &theirs, 3).await;
+        assert_eq!(store.audit_head(CHAIN).await.unwrap(), None, "it is another's turn");
+        seals_for(limits::SEAL_EVERY / 2, &store, &ours, 4).await;
+        assert_eq!(store.audit_head(CHAIN).await.unwrap(), None, "it is not time yet");
+        seals_for(limits::SEAL_EVERY * 3, &store, &ours, 5).await;
+        let seals = store.audit_chain(CHAIN, 0, 9).await.unwrap();
+        assert_eq!(seals.iter().map(|seal| seal.at).collect::<Vec<_>>(), [5], "once");
+        crate::audit::append(&*store, &[entry("run/b")], Instant(6)).await.unwrap();
+        seals_for(limits::SEAL_EVERY * 2, &store, &ours, 7).await;
+        let seals = store.audit_chain(CHAIN, 1, 9).await.unwrap();
+        let body = String::from_utf8(seals[0].body.clone()).unwrap();
+        assert!(body.contains("run/b") && !body.contains("run/a"), "{body}");
+    }
+}

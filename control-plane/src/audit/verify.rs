@@ -1,8 +1,6 @@
 //! Whether the audit log is as it was written: every entry's hash is computed again, every link
 //! followed, and every seal held against the chains that it covers.
 
-use std::collections::HashMap;
-
 use engine::ContentHash;
 use serde::Deserialize;
 use store::{AuditRow, Store};
@@ -12,6 +10,10 @@ use super::{Head, hash};
 
 /// How many entries are read at once.
 const PAGE: u32 = 500;
+/// How many seals are, each of which covers many chains.
+const SEALS_PAGE: u32 = 8;
+/// How many steps a part has where nobody says.
+const STEPS: u64 = 10_000;
 
 /// The first place where the log is not as it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +39,15 @@ pub struct Verified {
     pub broken: Option<Broken>,
 }
 
+impl Verified {
+    fn add(&mut self, part: Self) {
+        self.chains += part.chains;
+        self.entries += part.entries;
+        self.seals += part.seals;
+        self.broken = part.broken;
+    }
+}
+
 /// What a seal says.
 #[derive(Deserialize)]
 struct Seal {
@@ -50,148 +61,204 @@ struct SealedHead {
     hash: String,
 }
 
-/// What seals say of chains: entry and hash, and which seal says so; by chain.
-type Sealed = HashMap<String, Vec<(i64, String, i64)>>;
+/// Where a look at the log has come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The chain that is being walked; that of the seals comes first.
+    pub resource: String,
+    /// The number of the last entry of it that was looked at; 0: none.
+    pub number: i64,
+    /// The hash of that.
+    pub hash: ContentHash,
+}
+
+impl Default for Place {
+    /// The beginning.
+    fn default() -> Self {
+        Self::before(CHAIN)
+    }
+}
+
+impl Place {
+    fn before(resource: &str) -> Self {
+        let hash = Head::default().hash;
+        Self { resource: resource.to_owned(), number: 0, hash }
+    }
+}
 
 /// Verifies one chain, or all of them, and the seals.
 ///
 /// # Errors
 /// When the store cannot be read.
 pub async fn verify(store: &dyn Store, resource: Option<&str>) -> Result<Verified, store::Error> {
-    let mut verified = Verified::default();
-    let sealed = match seals(store, resource, &mut verified).await? {
-        Ok(sealed) => sealed,
-        Err(broken) => return Ok(Verified { broken: Some(broken), ..verified }),
-    };
-    let mut after: Option<String> = None;
-    let mut seen = 0;
+    let mut whole = Verified::default();
+    let mut from = Place::default();
     loop {
-        let resources: Vec<String> = match (resource, &after) {
-            (Some(resource), None) => vec![resource.to_owned()],
-            (Some(_), Some(_)) => Vec::new(),
-            (None, after) => {
-                let heads = store.audit_heads(after.as_deref(), PAGE).await?;
-                heads.into_iter().map(|head| head.resource).collect()
-            }
-        };
-        let Some(last) = resources.last().cloned() else { break };
-        after = Some(last);
-        for resource in resources.iter().filter(|resource| *resource != CHAIN) {
-            let known = sealed.get(resource).map_or(&[][..], Vec::as_slice);
-            seen += usize::from(!known.is_empty());
-            verified.chains += 1;
-            let found = chain(store, resource, known, &mut verified.entries).await?;
-            if let Err(broken) = found {
-                return Ok(Verified { broken: Some(broken), ..verified });
-            }
+        let (part, next) = verify_some(store, resource, from, STEPS).await?;
+        whole.add(part);
+        match next {
+            Some(next) => from = next,
+            None => return Ok(whole),
         }
     }
-    verified.broken = if seen == sealed.len() { None } else { gone(store, &sealed).await? };
-    Ok(verified)
 }
 
-/// Reads the seals: what they say of `resource`, or of all.
-async fn seals(
+/// Verifies a part, of `steps` entries and sealed heads or a few more, and gives where to go on;
+/// nothing behind the end, or behind what is broken.
+///
+/// # Errors
+/// When the store cannot be read.
+pub async fn verify_some(
     store: &dyn Store,
     resource: Option<&str>,
-    verified: &mut Verified,
-) -> Result<Result<Sealed, Broken>, store::Error> {
-    let mut sealed = Sealed::new();
-    let mut walk = Walk::new(CHAIN);
-    loop {
-        let rows = store.audit_chain(CHAIN, walk.last(), PAGE).await?;
+    from: Place,
+    steps: u64,
+) -> Result<(Verified, Option<Place>), store::Error> {
+    let mut part = Part { store, resource, verified: Verified::default(), left: steps };
+    let mut next = Some(from);
+    while let Some(place) = next.take() {
+        if part.left == 0 {
+            return Ok((part.verified, Some(place)));
+        }
+        let walked = match place.resource.as_str() {
+            CHAIN => part.seals(place).await?,
+            _ => part.chain(place).await?,
+        };
+        match walked {
+            Ok(place) => next = place,
+            Err(broken) => part.verified.broken = Some(broken),
+        }
+    }
+    Ok((part.verified, None))
+}
+
+/// One part of the work.
+struct Part<'a> {
+    store: &'a dyn Store,
+    resource: Option<&'a str>,
+    verified: Verified,
+    /// How many entries and sealed heads may be looked at yet.
+    left: u64,
+}
+
+/// Where to go on, or what is broken.
+type Walked = Result<Option<Place>, Broken>;
+
+impl Part<'_> {
+    /// Walks the seals, and looks up each head that they cover.
+    async fn seals(&mut self, place: Place) -> Result<Walked, store::Error> {
+        let mut walk = Walk::from(place);
+        let rows = self.store.audit_chain(CHAIN, walk.head.number, SEALS_PAGE).await?;
         if rows.is_empty() {
-            return Ok(Ok(sealed));
+            return self.first().await.map(Ok);
         }
         for row in &rows {
+            if self.left == 0 {
+                break;
+            }
             if let Err(broken) = walk.step(row) {
                 return Ok(Err(broken));
             }
-            verified.seals += 1;
+            self.verified.seals += 1;
+            self.left = self.left.saturating_sub(1);
             let Ok(seal) = serde_json::from_slice::<Seal>(&row.body) else {
                 return Ok(Err(walk.broken(row, "it is no seal")));
             };
             for head in seal.heads {
-                if resource.is_none_or(|resource| resource == head.resource) {
-                    let known = sealed.entry(head.resource).or_default();
-                    known.push((head.number, head.hash, row.number));
+                if self.resource.is_none_or(|resource| resource == head.resource)
+                    && let Err(broken) = self.sealed(head, row.number).await?
+                {
+                    return Ok(Err(broken));
                 }
             }
         }
+        Ok(Ok(Some(walk.place())))
     }
-}
 
-/// Walks one chain, and holds it against what seals say of it.
-async fn chain(
-    store: &dyn Store,
-    resource: &str,
-    sealed: &[(i64, String, i64)],
-    entries: &mut u64,
-) -> Result<Result<(), Broken>, store::Error> {
-    let mut sealed = sealed.to_vec();
-    sealed.sort_unstable();
-    let mut sealed = sealed.into_iter().peekable();
-    let mut walk = Walk::new(resource);
-    loop {
-        let rows = store.audit_chain(resource, walk.last(), PAGE).await?;
+    /// Whether what a seal covers is there as it was.
+    async fn sealed(
+        &mut self,
+        SealedHead { resource, number, hash }: SealedHead,
+        seal: i64,
+    ) -> Result<Result<(), Broken>, store::Error> {
+        self.left = self.left.saturating_sub(1);
+        let rows = self.store.audit_chain(&resource, number.saturating_sub(1), 1).await?;
+        let problem = match rows.first().filter(|row| row.number == number) {
+            Some(row) if row.hash.to_string() == hash => return Ok(Ok(())),
+            Some(_) => format!("seal {seal} has another hash"),
+            None if self.store.audit_head(&resource).await?.is_none() => {
+                format!("the whole chain is gone; seal {seal} covers it")
+            }
+            None => format!("it is gone; seal {seal} covers it"),
+        };
+        Ok(Err(Broken { resource, number, problem }))
+    }
+
+    /// Walks a page of one chain.
+    async fn chain(&mut self, place: Place) -> Result<Walked, store::Error> {
+        let mut walk = Walk::from(place);
+        let limit = u32::try_from(self.left).unwrap_or(PAGE).min(PAGE);
+        let rows = self.store.audit_chain(&walk.resource, walk.head.number, limit).await?;
         if rows.is_empty() {
-            break;
+            let is_last = self.resource.is_some();
+            let next = if is_last { None } else { self.behind(Some(&walk.resource)).await? };
+            return Ok(Ok(next));
         }
         for row in &rows {
             if let Err(broken) = walk.step(row) {
                 return Ok(Err(broken));
             }
-            *entries += 1;
-            while let Some((_, hash, seal)) = sealed.next_if(|(number, ..)| *number == row.number) {
-                if hash != row.hash.to_string() {
-                    return Ok(Err(walk.broken(row, &format!("seal {seal} has another hash"))));
-                }
+            self.verified.entries += 1;
+            self.left = self.left.saturating_sub(1);
+        }
+        Ok(Ok(Some(walk.place())))
+    }
+
+    /// Where the chains begin.
+    async fn first(&mut self) -> Result<Option<Place>, store::Error> {
+        match self.resource {
+            None => self.behind(None).await,
+            Some(CHAIN) => Ok(None),
+            Some(resource) => {
+                self.verified.chains += 1;
+                Ok(Some(Place::before(resource)))
             }
         }
     }
-    Ok(match sealed.next() {
-        Some((number, _, seal)) => {
-            let problem = format!("it is gone; seal {seal} covers it");
-            Err(Broken { resource: resource.to_owned(), number, problem })
-        }
-        None => Ok(()),
-    })
-}
 
-/// The first chain that seals cover and that is gone as a whole.
-async fn gone(store: &dyn Store, sealed: &Sealed) -> Result<Option<Broken>, store::Error> {
-    let mut names: Vec<&String> = sealed.keys().collect();
-    names.sort_unstable();
-    for resource in names {
-        if store.audit_head(resource).await?.is_none() {
-            let (number, _, seal) = sealed[resource][0];
-            let problem = format!("the whole chain is gone; seal {seal} covers it");
-            return Ok(Some(Broken { resource: resource.clone(), number, problem }));
-        }
+    /// The next chain in the order of names.
+    async fn behind(&mut self, after: Option<&str>) -> Result<Option<Place>, store::Error> {
+        // One of the two is not that of the seals.
+        let heads = self.store.audit_heads(after, 2).await?;
+        let next = heads.iter().find(|head| head.resource != CHAIN);
+        self.verified.chains += u64::from(next.is_some());
+        Ok(next.map(|head| Place::before(&head.resource)))
     }
-    Ok(None)
 }
 
 /// A way along a chain.
-struct Walk<'a> {
-    resource: &'a str,
+struct Walk {
+    resource: String,
     head: Head,
 }
 
-impl<'a> Walk<'a> {
-    fn new(resource: &'a str) -> Self {
-        Self { resource, head: Head::default() }
+impl From<Place> for Walk {
+    fn from(Place { resource, number, hash }: Place) -> Self {
+        Self { resource, head: Head { number, hash } }
     }
+}
 
-    fn last(&self) -> i64 {
-        self.head.number
+impl Walk {
+    fn place(self) -> Place {
+        let Head { number, hash } = self.head;
+        Place { resource: self.resource, number, hash }
     }
 
     fn step(&mut self, row: &AuditRow) -> Result<(), Broken> {
         let next = self.head.number + 1;
         if row.number != next {
             let problem = format!("it is missing; the next one is number {}", row.number);
-            return Err(Broken { resource: self.resource.to_owned(), number: next, problem });
+            return Err(Broken { resource: self.resource.clone(), number: next, problem });
         }
         if row.previous != self.head.hash {
             return Err(self.broken(row, "it does not follow the entry before it"));
@@ -205,7 +272,7 @@ impl<'a> Walk<'a> {
     }
 
     fn broken(&self, row: &AuditRow, problem: &str) -> Broken {
-        let (resource, problem) = (self.resource.to_owned(), problem.to_owned());
+        let (resource, problem) = (self.resource.clone(), problem.to_owned());
         Broken { resource, number: row.number, problem }
     }
 }
@@ -244,6 +311,30 @@ mod tests {
         assert_eq!(verify(&*store, None).await.unwrap(), all);
         let one = Verified { chains: 1, entries: 2, ..all };
         assert_eq!(verify(&*store, Some("run/a")).await.unwrap(), one);
+    }
+
+    /// However small the parts are, they come to the same.
+    #[tokio::test]
+    async fn a_look_in_parts_sees_what_a_look_at_once_does() {
+        let store = filled().await;
+        seals::seal(&*store, Instant(9)).await.unwrap();
+        for steps in 1..5 {
+            for resource in [None, Some("run/a"), Some(CHAIN), Some("run/none")] {
+                let whole = verify(&*store, resource).await.unwrap();
+                let (mut parts, mut count) = (Verified::default(), 0);
+                let mut next = Some(Place::default());
+                while let Some(from) = next {
+                    let (part, place) = verify_some(&*store, resource, from, steps).await.unwrap();
+                    // A seal is looked at whole.
+                    assert!(part.entries + part.seals <= steps.max(1));
+                    parts.add(part);
+                    next = place;
+                    count += 1;
+                }
+                assert_eq!(parts, whole, "{resource:?} by {steps}");
+                assert!(count > 1 || whole.entries < steps, "{count} parts");
+            }
+        }
     }
 
     /// A chain that was written anew with right hashes is told by its seal alone.

@@ -231,6 +231,16 @@ pub const KEYS: &[Key] = &[
         show: plain,
     },
     Key {
+        name: "rollback_approval",
+        default: Some("false"),
+        about: "whether every rollback that is planned has to be approved before it is executed",
+        read: |config, text| {
+            config.rollback_approval = boolean(text)?;
+            Ok(())
+        },
+        show: plain,
+    },
+    Key {
         name: "retention_days",
         default: Some("30"),
         about: "how many days finished runs are kept",

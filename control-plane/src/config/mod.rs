@@ -63,6 +63,8 @@ pub struct Config {
     pub escalation_due: Duration,
     /// The channels that are told when a person is needed.
     pub escalation_channels: Vec<String>,
+    /// A rollback that a person plans is executed only once somebody has approved it.
+    pub rollback_approval: bool,
     /// How long finished runs are kept.
     pub retention_age: Duration,
     /// How many finished runs are kept.
@@ -97,6 +99,7 @@ impl Default for Config {
             park_after: Duration::ZERO,
             escalation_due: Duration::ZERO,
             escalation_channels: Vec::new(),
+            rollback_approval: false,
             retention_age: Duration::ZERO,
             retention_runs: 0,
         };

@@ -8,7 +8,6 @@ mod telemetry;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
@@ -42,6 +41,7 @@ use crate::schedules::Schedules;
 use crate::service::admission::Admission;
 use crate::service::agent::AgentApi;
 use crate::service::audit::AuditApi;
+use crate::service::context::Policy;
 use crate::service::dead_letter::DeadLetterApi;
 use crate::service::escalation::EscalationApi;
 use crate::service::lending::LendingApi;
@@ -99,7 +99,7 @@ pub struct Server {
 
 impl Server {
     /// Puts the server together; it listens nowhere yet. `data_dir` is where the embedded store
-    /// lies, if it does; `escalation_due` how long a question to people may be open.
+    /// lies, if it does.
     ///
     /// # Errors
     /// When the contracts cannot be reflected: a defect.
@@ -108,12 +108,12 @@ impl Server {
         schedules: Schedules,
         admission: Admission,
         data_dir: Option<&std::path::Path>,
-        escalation_due: Duration,
+        policy: Policy,
     ) -> Result<Self, Error> {
         let stopping = CancellationToken::new();
         let dispatcher = core.dispatcher.clone();
         let context = Context::new(core, schedules, admission, stopping.clone());
-        let context = context.with_data_dir(data_dir).with_escalation_due(escalation_due);
+        let context = context.with_data_dir(data_dir).with_policy(policy);
         let (health, health_service) = tonic_health::server::health_reporter();
         let reflection = |error: tonic_reflection::server::Error| Error::Part(error.to_string());
         let reflector = || {

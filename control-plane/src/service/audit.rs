@@ -9,11 +9,13 @@ use tonic::{Request, Response, Status};
 use super::status::Refusal;
 use super::{Context, convert, page};
 use crate::audit::verify;
+use crate::limits;
 
 /// What page tokens are good for.
 const BY_TIME: &str = "ListAuditEntries time";
 const BY_NUMBER: &str = "ListAuditEntries number";
 const CHAINS: &str = "ListAuditChains";
+const VERIFY: &str = "VerifyAudit";
 
 /// Serves `AuditService`.
 #[derive(Clone, Debug)]
@@ -93,7 +95,19 @@ impl AuditApi {
     ) -> Result<v1::VerifyAuditResponse, Refusal> {
         let resource = Some(request.resource.as_str()).filter(|resource| !resource.is_empty());
         let store = self.context.runs.store();
-        let verified = verify::verify(&**store, resource).await?;
+        let scope = format!("{VERIFY} {}", request.resource);
+        let from = match page::place::<3>(&scope, &request.page_token)? {
+            Some([resource, number, hash]) => {
+                verify::Place { resource, number: page::part(&number)?, hash: page::part(&hash)? }
+            }
+            None => verify::Place::default(),
+        };
+        let steps = limits::AUDIT_STEPS_VERIFIED;
+        let (verified, next) = verify::verify_some(&**store, resource, from, steps).await?;
+        let next_page_token = next.map_or_else(String::new, |next| {
+            let (number, hash) = (next.number.to_string(), next.hash.to_string());
+            page::token(&scope, &[&next.resource, &number, &hash])
+        });
         let broken = verified.broken.map(|broken| v1::AuditBreak {
             resource: broken.resource,
             number: broken.number,
@@ -105,6 +119,7 @@ impl AuditApi {
             entry_count: count(verified.entries),
             seal_count: count(verified.seals),
             broken,
+            next_page_token,
         })
     }
 }

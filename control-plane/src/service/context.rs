@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::Admission;
 use super::convert;
 use super::status::Refusal;
+use crate::config::Config;
 use crate::core::Core;
 use crate::dispatch::Dispatcher;
 use crate::limits;
@@ -45,7 +46,7 @@ pub struct Context {
     /// The folder of the embedded store.
     pub(super) data_dir: Option<Arc<Path>>,
     /// How long a question to people may be open.
-    pub(super) escalation_due: Duration,
+    pub(super) policy: Policy,
     folded: Arc<Mutex<VecDeque<Folded>>>,
 }
 
@@ -60,6 +61,28 @@ pub struct Why {
     pub cause: String,
     /// What would help; empty when waiting is all there is to do.
     pub remedy: String,
+}
+
+/// What the configuration says of the part that people have.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// How long a question to people may be open before they are reminded.
+    pub escalation_due: Duration,
+    /// A rollback that a person plans is executed only once somebody has approved it.
+    pub rollback_approval: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self::from(&Config::default())
+    }
+}
+
+impl From<&Config> for Policy {
+    fn from(config: &Config) -> Self {
+        let &Config { escalation_due, rollback_approval, .. } = config;
+        Self { escalation_due, rollback_approval }
+    }
 }
 
 impl Context {
@@ -85,7 +108,7 @@ impl Context {
             admission,
             watches: Arc::new(Semaphore::new(limits::WATCHES_MAX)),
             data_dir: None,
-            escalation_due: crate::config::Config::default().escalation_due,
+            policy: Policy::default(),
             folded: Arc::default(),
         }
     }
@@ -97,10 +120,10 @@ impl Context {
         self
     }
 
-    /// The same where questions to people are due after this time.
+    /// The same with what the configuration says of people.
     #[must_use]
-    pub fn with_escalation_due(mut self, due: Duration) -> Self {
-        self.escalation_due = due;
+    pub fn with_policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
         self
     }
 

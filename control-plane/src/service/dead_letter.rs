@@ -4,7 +4,7 @@ use contracts::v1::dead_letter_service_server::DeadLetterService;
 use contracts::v1::{self, Reason};
 use engine::Command;
 use serde_json::json;
-use store::{Cursor, DeadLetterFilter, DeadLetterRow};
+use store::{Cursor, DeadLetterFilter, DeadLetterRow, Discarded};
 use tonic::{Request, Response, Status};
 
 use super::auth::Principal;
@@ -12,6 +12,7 @@ use super::request::{Known, Mark};
 use super::status::Refusal;
 use super::{Context, convert, page, run};
 use crate::audit::{self, Entry};
+use crate::limits;
 
 /// The list that page tokens of `ListDeadLetters` are good for.
 const LIST: &str = "ListDeadLetters";
@@ -122,13 +123,20 @@ impl DeadLetterApi {
             return Ok(v1::DiscardDeadLetterResponse {});
         }
         let row = self.row(who, id).await?;
-        if store.delete_dead_letter(id).await? {
-            // Not the run's own chain, which nobody but the run writes.
-            let resource = format!("dead_letter/{}", row.run_id);
-            let actor = who.subject.clone();
-            let body = json!({"step": row.step});
-            let entry = Entry { resource, actor, action: "dead_letter.discard", body };
-            audit::append(store, &[entry], self.context.runs.clock().now()).await?;
+        // Not the run's own chain, which nobody but the run writes.
+        let resource = format!("dead_letter/{}", row.run_id);
+        let (actor, body) = (who.subject.clone(), json!({"step": row.step}));
+        let entry = Entry { resource, actor, action: "dead_letter.discard", body };
+        let mut attempts = 0;
+        loop {
+            let now = self.context.runs.clock().now();
+            let entry = audit::next(store, entry.clone(), now).await?;
+            match store.delete_dead_letter(id, &[entry]).await? {
+                Discarded::Done | Discarded::NotThere => break,
+                // Somebody else has written to the chain.
+                Discarded::AuditTaken if attempts < limits::AUDIT_ATTEMPTS => attempts += 1,
+                Discarded::AuditTaken => return Err(Refusal::unavailable(audit::BUSY)),
+            }
         }
         if let Some(mark) = &mark {
             mark.note(store, who, self.context.runs.clock().now()).await?;

@@ -54,7 +54,7 @@ pub async fn diagnose(
     checks.push(queues(context.runs.backlog(), &waiting, clock.now()));
     checks.push(bounds(&context.bounds()));
     if let Ok(opened) = escalation::opened(context, who).await {
-        checks.push(people(&opened, context.escalation_due, clock.now()));
+        checks.push(people(&opened, context.policy.escalation_due, clock.now()));
     }
     checks.extend(context.data_dir.as_deref().and_then(room).map(disk));
     Ok(v1::DiagnoseResponse { checks })

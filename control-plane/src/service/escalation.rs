@@ -122,7 +122,7 @@ impl Found {
     }
 
     fn due(&self, context: &Context) -> Instant {
-        Instant(self.row.created_at).after(context.escalation_due)
+        Instant(self.row.created_at).after(context.policy.escalation_due)
     }
 
     fn is_overdue(&self, context: &Context) -> bool {

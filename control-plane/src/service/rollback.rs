@@ -31,15 +31,15 @@ pub async fn plan(
 ) -> Result<v1::PlanRollbackResponse, Refusal> {
     let id = convert::run_id(&request.run_id, "run_id")?;
     let to = target_of(request.target.as_ref())?;
+    let needs_approval = request.needs_approval || context.policy.rollback_approval;
     if request.validate_only {
         let (_, state) = context.folded(id).await?;
-        let rollback = Some(would_be(context, &state, &to, request.needs_approval)?);
+        let rollback = Some(would_be(context, &state, &to, needs_approval)?);
         return Ok(v1::PlanRollbackResponse { rollback });
     }
     let asked = format!("{to:?} {}", request.needs_approval);
     let parts = [request.run_id.as_bytes(), asked.as_bytes()];
     let mark = Mark::new(&request.request_id, "PlanRollback", &parts)?;
-    let needs_approval = request.needs_approval;
     let command = |origin| Command::PlanRollback { to, needs_approval, origin };
     run::tell(context, who, id, mark.as_ref(), command).await?;
     Ok(v1::PlanRollbackResponse { rollback: Some(current(context, id, 0).await?) })

@@ -93,11 +93,19 @@ pub async fn register(
     }
     context.runs.definitions().keep(&compiled.main.graph, &compiled.main.yaml).await?;
     let etag = (!etag.is_empty()).then_some(etag.as_str());
-    match store.register_workflow(&row, replace, etag).await? {
-        Registration::Registered => {
-            let entry = registered(who, &row, replace);
-            audit::append(store, &[entry], now).await?;
+    let entry = registered(who, &row, replace);
+    let mut attempts = 0;
+    let registration = loop {
+        let entry = audit::next(store, entry.clone(), now).await?;
+        match store.register_workflow(&row, replace, etag, &[entry]).await? {
+            // Somebody else has written to the chain.
+            Registration::AuditTaken if attempts < limits::AUDIT_ATTEMPTS => attempts += 1,
+            other => break other,
         }
+    };
+    match registration {
+        Registration::Registered => {}
+        Registration::AuditTaken => return Err(Refusal::unavailable(audit::BUSY)),
         Registration::Exists(there) if there.definition_hash == row.definition_hash => {}
         Registration::Exists(there) => return Err(exists(&there)),
         Registration::EtagMismatch { stored } => return Err(changed(&row, stored.as_deref())),

@@ -10,9 +10,9 @@ use engine::{ContentHash, RunId};
 
 use crate::{
     Adoption, AuditCursor, AuditFilter, AuditHead, AuditRow, Change, Changed, Collected, Commit,
-    Cursor, DeadLetterFilter, DeadLetterRow, Deleted, DocumentFilter, DocumentRow, Error, Facts,
-    Heartbeat, JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking,
-    Registration, ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId,
+    Cursor, DeadLetterFilter, DeadLetterRow, Deleted, Discarded, DocumentFilter, DocumentRow,
+    Error, Facts, Heartbeat, JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId,
+    Parking, Registration, ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId,
     ScheduleRow, Standing, Store, Tended, WorkflowRow,
 };
 
@@ -272,8 +272,9 @@ impl Store for Faulty {
         row: &WorkflowRow,
         replace: bool,
         etag: Option<&str>,
+        audit: &[AuditRow],
     ) -> Result<Registration, Error> {
-        self.reach()?.register_workflow(row, replace, etag).await
+        self.reach()?.register_workflow(row, replace, etag, audit).await
     }
 
     async fn workflow(
@@ -350,8 +351,8 @@ impl Store for Faulty {
         self.reach()?.dead_letter(id).await
     }
 
-    async fn delete_dead_letter(&self, id: &str) -> Result<bool, Error> {
-        self.reach()?.delete_dead_letter(id).await
+    async fn delete_dead_letter(&self, id: &str, audit: &[AuditRow]) -> Result<Discarded, Error> {
+        self.reach()?.delete_dead_letter(id, audit).await
     }
 
     async fn put_blob(&self, bytes: &[u8], at: Micros) -> Result<ContentHash, Error> {

@@ -29,8 +29,8 @@ pub use document::{
 };
 pub use error::Error;
 pub use rows::{
-    Adoption, Collected, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Deleted, Facts,
-    Heartbeat, JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking,
+    Adoption, Collected, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Deleted, Discarded,
+    Facts, Heartbeat, JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking,
     Registration, ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId,
     ScheduleRow, Standing, Tended, WorkflowRow,
 };
@@ -267,11 +267,13 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// A version that is there is replaced only when `replace`, and then only when `etag`, if
     /// given, is the stored one. An `etag` given for a version that is not there is a mismatch.
+    /// `audit` is written with it or not at all.
     async fn register_workflow(
         &self,
         row: &WorkflowRow,
         replace: bool,
         etag: Option<&str>,
+        audit: &[AuditRow],
     ) -> Result<Registration, Error>;
 
     /// A version of a workflow; without `version` the one first registered last.
@@ -338,8 +340,8 @@ pub trait Store: Send + Sync + 'static {
     /// One dead letter.
     async fn dead_letter(&self, id: &str) -> Result<Option<DeadLetterRow>, Error>;
 
-    /// Removes a dead letter; gives whether it was there.
-    async fn delete_dead_letter(&self, id: &str) -> Result<bool, Error>;
+    /// Removes a dead letter, and writes `audit` with that or not at all.
+    async fn delete_dead_letter(&self, id: &str, audit: &[AuditRow]) -> Result<Discarded, Error>;
 
     /// Keeps `bytes` under their hash, and touches them if they are there already.
     async fn put_blob(&self, bytes: &[u8], at: Micros) -> Result<ContentHash, Error>;

@@ -203,6 +203,19 @@ pub enum Registration {
         /// The stored one.
         stored: Option<String>,
     },
+    /// A number of the audit log is there already: nothing was written.
+    AuditTaken,
+}
+
+/// What became of the removal of a dead letter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discarded {
+    /// It is gone.
+    Done,
+    /// It was not there.
+    NotThere,
+    /// A number of the audit log is there already: nothing was written.
+    AuditTaken,
 }
 
 /// What a schedule is known by.

@@ -20,6 +20,7 @@ mod doctor;
 mod plans;
 mod port;
 mod retention;
+mod rollback;
 mod run;
 mod schedule;
 mod start_runs;

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 use contracts::v1::{
     AuditChain, AuditEntry, ListAuditChainsRequest, ListAuditEntriesRequest,
-    ListAuditEntriesResponse, VerifyAuditRequest,
+    ListAuditEntriesResponse, VerifyAuditRequest, VerifyAuditResponse,
 };
 
 use super::run::json_text;
@@ -170,10 +170,23 @@ async fn chain(session: &Session, resource: &str) -> Result<Vec<AuditEntry>, Err
 }
 
 async fn on_server(resource: Option<String>, session: &Session) -> Result<Found, Error> {
-    let request = VerifyAuditRequest { resource: resource.unwrap_or_default() };
-    let response = session
-        .client
-        .call(async |channel| audit(channel).verify_audit(request.clone()).await)
-        .await?;
-    Ok(Found::of(response))
+    let resource = resource.unwrap_or_default();
+    let mut whole = VerifyAuditResponse::default();
+    loop {
+        let page_token = std::mem::take(&mut whole.next_page_token);
+        let request = VerifyAuditRequest { resource: resource.clone(), page_token };
+        let part = session
+            .client
+            .call(async |channel| audit(channel).verify_audit(request.clone()).await)
+            .await?;
+        whole = VerifyAuditResponse {
+            chain_count: whole.chain_count + part.chain_count,
+            entry_count: whole.entry_count + part.entry_count,
+            seal_count: whole.seal_count + part.seal_count,
+            ..part
+        };
+        if whole.next_page_token.is_empty() {
+            return Ok(Found::of(whole));
+        }
+    }
 }

@@ -1,9 +1,9 @@
 //! Tasks that were given up, as they are read and removed; they come to be in commits.
 
-use sqlx::{QueryBuilder, Row as _};
+use sqlx::{Connection as _, QueryBuilder, Row as _};
 
-use super::{Connection, Db, Row, page, run_id};
-use crate::{Cursor, DeadLetterFilter, DeadLetterRow};
+use super::{BEGIN, Connection, Db, Row, audit, page, run_id};
+use crate::{AuditRow, Cursor, DeadLetterFilter, DeadLetterRow, Discarded};
 
 const START: &str =
     "SELECT id, tenant, run_id, workflow, step, at, body FROM dead_letters WHERE 1 = 1";
@@ -55,10 +55,23 @@ pub(super) async fn find(
     row.as_ref().map(dead_letter_row).transpose()
 }
 
-pub(super) async fn delete(connection: &mut Connection, id: &str) -> sqlx::Result<bool> {
+/// What has lost is rolled back when the transaction is dropped.
+pub(super) async fn delete(
+    connection: &mut Connection,
+    id: &str,
+    entries: &[AuditRow],
+) -> sqlx::Result<Discarded> {
+    let mut transaction = connection.begin_with(BEGIN).await?;
     let done = sqlx::query::<Db>("DELETE FROM dead_letters WHERE id = $1")
         .bind(id)
-        .execute(connection)
+        .execute(&mut *transaction)
         .await?;
-    Ok(done.rows_affected() == 1)
+    if done.rows_affected() == 0 {
+        return Ok(Discarded::NotThere);
+    }
+    if !audit::append(&mut transaction, entries).await? {
+        return Ok(Discarded::AuditTaken);
+    }
+    transaction.commit().await?;
+    Ok(Discarded::Done)
 }

@@ -10,15 +10,15 @@ use super::{
     prepare_journal, replica, request, retention, run, schedule, tend_journal, workflow,
 };
 use crate::batch::check_text;
-use crate::document::{check_change, check_seal};
+use crate::document::{check_audit, check_change, check_seal};
 use crate::limits::{
     BLOB_BYTES_MAX, DEFINITION_BYTES_MAX, PAGE_ROWS_MAX, RUNS_AT_ONCE_MAX, TEXT_BYTES_MAX,
 };
 use crate::{
     Adoption, AuditCursor, AuditFilter, AuditHead, AuditRow, Change, Changed, Collected, Commit,
-    Cursor, DeadLetterFilter, DeadLetterRow, Deleted, DocumentFilter, DocumentRow, Error, Facts,
-    Heartbeat, JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking,
-    Registration, ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId,
+    Cursor, DeadLetterFilter, DeadLetterRow, Deleted, Discarded, DocumentFilter, DocumentRow,
+    Error, Facts, Heartbeat, JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId,
+    Parking, Registration, ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId,
     ScheduleRow, Standing, Store, Tended, WorkflowRow,
 };
 
@@ -252,7 +252,9 @@ impl Store for Database {
         row: &WorkflowRow,
         replace: bool,
         etag: Option<&str>,
+        audit: &[AuditRow],
     ) -> Result<Registration, Error> {
+        audit.iter().try_for_each(check_audit).map_err(Error::Invalid)?;
         check(&[
             ("tenant", &row.tenant),
             ("workflow's name", &row.name),
@@ -260,7 +262,8 @@ impl Store for Database {
             ("etag", &row.etag),
         ])?;
         let mut connection = self.writer().await?;
-        workflow::register(&mut connection, row, replace, etag).await.map_err(Error::write)
+        let done = workflow::register(&mut connection, row, replace, etag, audit).await;
+        done.map_err(Error::write)
     }
 
     async fn workflow(
@@ -369,12 +372,13 @@ impl Store for Database {
         dead_letter::find(&mut connection, id).await.map_err(Error::read)
     }
 
-    async fn delete_dead_letter(&self, id: &str) -> Result<bool, Error> {
+    async fn delete_dead_letter(&self, id: &str, audit: &[AuditRow]) -> Result<Discarded, Error> {
+        audit.iter().try_for_each(check_audit).map_err(Error::Invalid)?;
         if !is_storable(&[id]) {
-            return Ok(false);
+            return Ok(Discarded::NotThere);
         }
         let mut connection = self.writer().await?;
-        dead_letter::delete(&mut connection, id).await.map_err(Error::write)
+        dead_letter::delete(&mut connection, id, audit).await.map_err(Error::write)
     }
 
     async fn put_blob(&self, bytes: &[u8], at: Micros) -> Result<ContentHash, Error> {

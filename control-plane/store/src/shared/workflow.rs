@@ -3,8 +3,8 @@
 use engine::ContentHash;
 use sqlx::{Connection as _, QueryBuilder, Row as _};
 
-use super::{BEGIN, Connection, Db, LOCK_WORKFLOWS, Row, hash, page};
-use crate::{Registration, WorkflowRow};
+use super::{BEGIN, Connection, Db, LOCK_WORKFLOWS, Row, audit, hash, page};
+use crate::{AuditRow, Registration, WorkflowRow};
 
 macro_rules! workflow_columns {
     () => {
@@ -59,6 +59,7 @@ pub(super) async fn register(
     row: &WorkflowRow,
     replace: bool,
     etag: Option<&str>,
+    entries: &[AuditRow],
 ) -> sqlx::Result<Registration> {
     let mut transaction = connection.begin_with(BEGIN).await?;
     sqlx::query::<Db>(LOCK_WORKFLOWS).execute(&mut *transaction).await?;
@@ -71,6 +72,9 @@ pub(super) async fn register(
         None if etag.is_some() => return Ok(Registration::EtagMismatch { stored: None }),
         Some(_) => update(&mut transaction, row).await?,
         None => insert(&mut transaction, row).await?,
+    }
+    if !audit::append(&mut transaction, entries).await? {
+        return Ok(Registration::AuditTaken);
     }
     transaction.commit().await?;
     Ok(Registration::Registered)

@@ -130,7 +130,7 @@ pub(crate) async fn concurrent_registrations_have_an_order(world: World) {
                 registered_at: NOW,
                 summary: Vec::new(),
             };
-            store.register_workflow(&row, false, None).await.unwrap()
+            store.register_workflow(&row, false, None, &[]).await.unwrap()
         })
     });
     let done: Vec<_> = join_all(attempts).await.into_iter().map(Result::unwrap).collect();

@@ -1,6 +1,6 @@
 //! Tasks that were given up.
 
-use store::{Cursor, DeadLetterFilter, Outcome};
+use store::{Cursor, DeadLetterFilter, Discarded, Outcome};
 
 use crate::support::{NOW, World, dead_letter, is_refused, next, run, start};
 
@@ -72,7 +72,14 @@ pub(crate) async fn dead_letters_are_listed_and_deleted(world: World) {
         run_id: None,
     };
     assert_eq!(list(&of_workflow, None).await, ["31", "30"]);
-    assert!(world.store.delete_dead_letter("20").await.unwrap());
-    assert!(!world.store.delete_dead_letter("20").await.unwrap());
+    let entry = |number| [super::support::audit("dead_letter/2", number)];
+    let delete = async |number| world.store.delete_dead_letter("20", &entry(number)).await.unwrap();
+    assert_eq!(delete(1).await, Discarded::Done);
+    assert_eq!(delete(2).await, Discarded::NotThere);
+    let chain = world.store.audit_chain("dead_letter/2", 0, 9).await.unwrap();
+    assert_eq!(chain, entry(1), "with the removal alone");
+    let other = world.store.delete_dead_letter("21", &entry(1)).await.unwrap();
+    assert_eq!(other, Discarded::AuditTaken);
+    assert!(world.store.dead_letter("21").await.unwrap().is_some(), "all or nothing");
     assert_eq!(list(&of_run, None).await, ["21"]);
 }

@@ -13,9 +13,9 @@ use crate::document::{check_change, check_seal};
 use crate::limits::{PAGE_ROWS_MAX, RUNS_AT_ONCE_MAX};
 use crate::{
     Adoption, AuditCursor, AuditFilter, AuditHead, AuditRow, Change, Changed, Collected, Commit,
-    Cursor, DeadLetterFilter, DeadLetterRow, Deleted, DocumentFilter, DocumentRow, Error, Facts,
-    Heartbeat, JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId, Parking,
-    Registration, ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId,
+    Cursor, DeadLetterFilter, DeadLetterRow, Deleted, Discarded, DocumentFilter, DocumentRow,
+    Error, Facts, Heartbeat, JournalRow, KeyChange, KeyRow, Micros, NewReplica, Outcome, OwnerId,
+    Parking, Registration, ReplicaRow, ReplicaStatus, RequestRow, RunFilter, RunRow, ScheduleId,
     ScheduleRow, Standing, Store, Tended, WorkflowRow,
 };
 
@@ -230,8 +230,9 @@ impl Store for Session {
         row: &WorkflowRow,
         replace: bool,
         etag: Option<&str>,
+        audit: &[AuditRow],
     ) -> Result<Registration, Error> {
-        self.write(|tables| tables.register_workflow(row, replace, etag)).await
+        self.write(|tables| tables.register_workflow(row, replace, etag, audit)).await
     }
 
     async fn workflow(
@@ -304,8 +305,8 @@ impl Store for Session {
         self.read(|tables| tables.dead_letter(id)).await
     }
 
-    async fn delete_dead_letter(&self, id: &str) -> Result<bool, Error> {
-        self.write(|tables| tables.delete_dead_letter(id)).await
+    async fn delete_dead_letter(&self, id: &str, audit: &[AuditRow]) -> Result<Discarded, Error> {
+        self.write(|tables| tables.delete_dead_letter(id, audit)).await
     }
 
     async fn put_blob(&self, bytes: &[u8], at: Micros) -> Result<ContentHash, Error> {

@@ -10,9 +10,9 @@ use super::shared::Shared;
 use crate::batch::{Batch, Transition};
 use crate::limits::{DEFINITION_BYTES_MAX, PAGE_ROWS_MAX};
 use crate::{
-    Collected, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Deleted, Error, JournalRow, Micros,
-    Outcome, OwnerId, Registration, RequestRow, RunFilter, RunRow, ScheduleId, ScheduleRow,
-    WorkflowRow,
+    AuditRow, Collected, Commit, Cursor, DeadLetterFilter, DeadLetterRow, Deleted, Discarded,
+    Error, JournalRow, Micros, Outcome, OwnerId, Registration, RequestRow, RunFilter, RunRow,
+    ScheduleId, ScheduleRow, WorkflowRow,
 };
 
 #[derive(Debug, Default)]
@@ -226,7 +226,9 @@ impl Tables {
         row: &WorkflowRow,
         replace: bool,
         etag: Option<&str>,
+        audit: &[AuditRow],
     ) -> Registration {
+        let taken = self.documents.has_any(audit);
         let same = |other: &&mut WorkflowRow| {
             (&other.tenant, &other.name, &other.version) == (&row.tenant, &row.name, &row.version)
         };
@@ -236,12 +238,15 @@ impl Tables {
                 Registration::EtagMismatch { stored: Some(stored.etag.clone()) }
             }
             None if etag.is_some() => Registration::EtagMismatch { stored: None },
+            _ if taken => Registration::AuditTaken,
             Some(stored) => {
                 *stored = row.clone();
+                self.documents.append(audit);
                 Registration::Registered
             }
             None => {
                 self.workflows.push(row.clone());
+                self.documents.append(audit);
                 Registration::Registered
             }
         }
@@ -361,8 +366,16 @@ impl Tables {
         self.dead_letters.get(id).cloned()
     }
 
-    pub(super) fn delete_dead_letter(&mut self, id: &str) -> bool {
-        self.dead_letters.remove(id).is_some()
+    pub(super) fn delete_dead_letter(&mut self, id: &str, audit: &[AuditRow]) -> Discarded {
+        if !self.dead_letters.contains_key(id) {
+            return Discarded::NotThere;
+        }
+        if self.documents.has_any(audit) {
+            return Discarded::AuditTaken;
+        }
+        self.dead_letters.remove(id);
+        self.documents.append(audit);
+        Discarded::Done
     }
 
     pub(super) fn put_blob(&mut self, bytes: &[u8], at: Micros) -> ContentHash {
