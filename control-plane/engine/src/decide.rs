@@ -8,9 +8,10 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use crate::command::Command;
+use crate::definition::show_duration as shown;
 use crate::effect::Effect;
 use crate::event::{Event, KeyChange, KeyKind, Origin, RunStarted, WaitingFor};
-use crate::graph::Graph;
+use crate::graph::{Graph, NodeKind};
 use crate::id::{InstanceId, Instant, RunId};
 use crate::instance::{ScopeId, Status};
 use crate::limits;
@@ -243,8 +244,9 @@ impl<'a> Decider<'a> {
             match timer {
                 Timer::Run => self.run_deadline(),
                 Timer::Deadline(n) => {
-                    let message = "the step's deadline has passed";
-                    let error = task_error(FailureKind::Permanent, "deadline", message);
+                    let deadline = shown(self.state.node(n).deadline.unwrap_or_default());
+                    let message = format!("the step did not end within {deadline}, its deadline");
+                    let error = task_error(FailureKind::Permanent, "deadline", &message);
                     self.cancel_instance(n, "deadline", Some(error));
                 }
                 Timer::Wait(n) => self.wait_over(n),
@@ -257,8 +259,14 @@ impl<'a> Decider<'a> {
     fn wait_over(&mut self, n: InstanceId) {
         let waiting_for =
             self.state.instances[n.index()].detail().and_then(|d| d.waiting_for.clone());
+        let timeout = match &self.state.node(n).kind {
+            NodeKind::WaitFor { timeout, .. } | NodeKind::Approve { timeout, .. } => *timeout,
+            NodeKind::Workflow(workflow) => workflow.timeout,
+            _ => None,
+        };
         let timed_out = |what: &str| {
-            let message = format!("{what} did not come in time");
+            let within = shown(timeout.unwrap_or_default());
+            let message = format!("{what} did not come within {within}");
             task_error(FailureKind::Permanent, "timeout", &message)
         };
         match waiting_for {

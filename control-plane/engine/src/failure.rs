@@ -6,6 +6,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 use crate::decide::{Decider, task_error};
+use crate::definition::show_duration as shown;
 use crate::effect::Effect;
 use crate::event::{Ending, Event, Origin, SkipReason, Stops, WaitingFor};
 use crate::graph::{Backoff, FailureScope, NodeKind, Retry};
@@ -134,19 +135,13 @@ impl Decider<'_> {
     /// Nothing new begins below `top` (or in the root scope of `n`); what runs may finish, or is
     /// cancelled under `fail_fast`.
     fn stop(&mut self, n: InstanceId, top: Option<InstanceId>) {
-        let root = self.state.root_scope(n);
-        let inside = |state: &State, inner: InstanceId| match top {
-            Some(top) => inner != top && state.is_below(inner, top),
-            None => state.root_scope(inner) == root,
+        let (steps, scopes) = match top {
+            Some(top) => self.state.open_in(self.state.scopes_of(top)),
+            None => self.state.open_in(&[self.state.root_scope(n)]),
         };
         let fail_fast = self.state.graph.fail_fast;
-        for index in 0..self.state.instances.len() {
-            let inner = InstanceId(u32::try_from(index).unwrap_or(u32::MAX));
-            let status = self.state.instances[index].status;
-            if !status.is_active() || !inside(self.state, inner) {
-                continue;
-            }
-            match status {
+        for inner in steps {
+            match self.state.instances[inner.index()].status {
                 Status::Blocked => self.skip(inner, SkipReason::NotStarted),
                 // What is below a step that stops, stops with it.
                 _ if fail_fast && self.state.is_cancelling_above(inner) => {}
@@ -159,17 +154,7 @@ impl Decider<'_> {
                 _ => {}
             }
         }
-        self.look_at_scopes();
-    }
-
-    fn look_at_scopes(&mut self) {
-        for index in 0..self.state.scopes.len() {
-            let scope = &self.state.scopes[index];
-            if !scope.dead && scope.unsettled > 0 {
-                let scope = ScopeId(u32::try_from(index).unwrap_or(u32::MAX));
-                self.state.work.push_back(Work::Scope(scope));
-            }
-        }
+        self.state.work.extend(scopes.into_iter().map(Work::Scope));
     }
 
     /// Asks a step to stop; with an error it then counts as failed.
@@ -298,9 +283,10 @@ impl Decider<'_> {
         if !matches!(self.state.phase, Phase::Running | Phase::Blocked) {
             return;
         }
-        let message = "the run's deadline has passed";
-        let error = task_error(FailureKind::Permanent, "deadline", message);
-        self.stop_run(message.to_owned(), Origin::default(), Some(error));
+        let deadline = shown(self.state.graph.deadline.unwrap_or_default());
+        let message = format!("the run did not end within {deadline}, its deadline");
+        let error = task_error(FailureKind::Permanent, "deadline", &message);
+        self.stop_run(message, Origin::default(), Some(error));
     }
 
     pub(crate) fn child_ended(
@@ -359,14 +345,36 @@ impl State {
         above == Some(Status::Cancelling)
     }
 
-    fn is_below(&self, mut n: InstanceId, top: InstanceId) -> bool {
-        while let Some(parent) = self.parent(n) {
-            if parent == top {
-                return true;
+    /// The scopes of a step's inner steps.
+    fn scopes_of(&self, n: InstanceId) -> &[ScopeId] {
+        self.instances[n.index()].detail().map_or(&[], |detail| &detail.scopes)
+    }
+
+    /// The steps that are open in these scopes and below them, and the scopes that have not
+    /// settled, each in the order in which they came to be. What has settled is not looked into.
+    fn open_in(&self, scopes: &[ScopeId]) -> (Vec<InstanceId>, Vec<ScopeId>) {
+        let (mut steps, mut open, mut todo) = (Vec::new(), Vec::new(), scopes.to_vec());
+        while let Some(id) = todo.pop() {
+            let scope = &self.scopes[id.index()];
+            if scope.dead || scope.unsettled == 0 {
+                continue;
             }
-            n = parent;
+            open.push(id);
+            if scope.active == 0 {
+                continue;
+            }
+            let count = self.graph.list(scope.list).nodes.len();
+            let end = scope.first + u32::try_from(count).unwrap_or(u32::MAX);
+            for n in (scope.first..end).map(InstanceId) {
+                if self.instances[n.index()].status.is_active() {
+                    steps.push(n);
+                    todo.extend(self.scopes_of(n));
+                }
+            }
         }
-        false
+        steps.sort_unstable();
+        open.sort_unstable();
+        (steps, open)
     }
 
     /// One per step instance, equal for all attempts and for the undo; another one once it

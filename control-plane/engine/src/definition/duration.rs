@@ -13,6 +13,8 @@ const UNITS: [(&str, u64); 5] = [
     ("d", 86_400 * NANOS),
 ];
 const NANOS: u64 = 1_000_000_000;
+/// The units in which a duration is shown, the largest first, in seconds.
+const SHOWN: [(&str, u64); 3] = [("d", 86_400), ("h", 3600), ("m", 60)];
 /// Digits of a fraction: more would be below a nanosecond.
 const FRACTION_DIGITS_MAX: usize = 9;
 
@@ -74,6 +76,31 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A duration in the words in which definitions have it, as `1m30s` or `1.5s`, to the millisecond
+/// unless it is shorter.
+#[must_use]
+pub fn show_duration(duration: Duration) -> String {
+    if duration < Duration::from_secs(1) {
+        return format!("{duration:?}");
+    }
+    let (mut rest, mut shown) = (duration.as_secs(), String::new());
+    for (unit, seconds) in SHOWN {
+        if rest >= seconds {
+            shown.push_str(&format!("{}{unit}", rest / seconds));
+            rest %= seconds;
+        }
+    }
+    match duration.subsec_millis() {
+        0 if rest == 0 => {}
+        0 => shown.push_str(&format!("{rest}s")),
+        millis => {
+            let fraction = format!("{millis:03}");
+            shown.push_str(&format!("{rest}.{}s", fraction.trim_end_matches('0')));
+        }
+    }
+    shown
+}
+
 /// The digits behind the point, as nanoseconds of the unit.
 fn part(fraction: &str, factor: u64) -> u128 {
     let digits: u128 = fraction.parse().unwrap_or(0);
@@ -121,6 +148,16 @@ mod tests {
         check("1d", 86_400_000);
         check("1d2h3m4s5ms", 93_784_005);
         assert_eq!(parse_duration("0.000000001s").unwrap(), Duration::from_nanos(1));
+    }
+
+    #[test]
+    fn what_is_shown_is_what_definitions_say() {
+        for text in ["1ms", "250ms", "30s", "1m30s", "1.5s", "2h", "1d2h3m4.005s", "90d"] {
+            assert_eq!(show_duration(parse_duration(text).unwrap()), text);
+        }
+        assert_eq!(show_duration(Duration::from_secs(90)), "1m30s");
+        assert_eq!(show_duration(Duration::from_micros(1_000_900)), "1s");
+        assert_eq!(show_duration(Duration::from_micros(5)), "5µs");
     }
 
     #[test]

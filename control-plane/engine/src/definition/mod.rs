@@ -29,7 +29,7 @@ mod workflow;
 mod yaml;
 
 pub use complaint::{Complaint, Severity};
-pub use duration::parse_duration;
+pub use duration::{parse_duration, show_duration};
 pub use parameter::{ParamError, check_params};
 
 use complaint::Complaints;

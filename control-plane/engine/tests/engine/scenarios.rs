@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use engine::Command;
 use engine::event::{Ending, Origin};
+use engine::task::{FailureKind, TaskError, TaskOrder, TaskOutcome, TaskReport};
+use engine::{Command, Effect};
 use serde_json::json;
 
 use crate::world::{World, check, run, statuses};
@@ -285,6 +286,78 @@ fn a_deadline_bounds_a_step_a_block_and_the_run() {
     check(&block, Failure, "box=failure box.w=cancelled box.b=skipped");
     let whole = format!("deadline: 10s\n{}", flow("  - {id: w, wait: 1h}\n"));
     check(&whole, Failure, "w=cancelled");
+}
+
+#[test]
+fn what_took_too_long_is_named_with_its_time() {
+    let said = |steps: &str| {
+        let world = run(&flow(steps));
+        let first = world.state.steps().into_iter().find_map(|step| step.error);
+        first.unwrap()
+    };
+    let step = "  - {id: w, wait: 1h, deadline: 90s}\n";
+    assert_eq!(said(step), "the step did not end within 1m30s, its deadline");
+    let signal = "  - {id: w, wait_for: {signal: go, timeout: 1500ms}}\n";
+    assert_eq!(said(signal), "signal `go` did not come within 1.5s");
+    let decision = "  - {id: w, approve: {message: ok, timeout: 2h}}\n";
+    assert_eq!(said(decision), "the decision did not come within 2h");
+    let whole = run(&format!("deadline: 10s\n{}", flow("  - {id: w, wait: 1h}\n")));
+    let why = whole.state.failure().1.unwrap().to_owned();
+    assert_eq!(why, "the run did not end within 10s, its deadline");
+}
+
+#[test]
+fn blocks_that_fail_by_themselves_stop_themselves_alone() {
+    let count = 5_000;
+    let items: Vec<usize> = (0..count).collect();
+    let yaml = flow(
+        "  - id: all\n    foreach: '${{ params.items }}'\n    steps:\n      - id: box\n\
+         \x20       continue_on_error: true\n        steps:\n\
+         \x20         - {id: f, agent: echo, action: fail, params: {kind: permanent}}\n\
+         \x20         - {id: after, agent: echo, action: echo}\nparams: {items: {type: array}}\n",
+    );
+    let mut world = World::new(&yaml, &json!({ "items": items }));
+    // Without the look at everything behind each transition that `run` takes.
+    let mut more = true;
+    while more || !world.out.is_empty() {
+        let command = match world.out.pop() {
+            Some(order) if !more => report_of(&order),
+            order => {
+                world.out.extend(order);
+                Command::Tick
+            }
+        };
+        let decided = engine::decide(&mut world.state, command, world.now).unwrap();
+        more = decided.more;
+        world.out.extend(decided.effects.into_iter().filter_map(|effect| match effect {
+            Effect::Dispatch(order) => Some(*order),
+            _ => None,
+        }));
+    }
+    let steps = world.state.steps();
+    let counted = |status| steps.iter().filter(|step| step.status == status).count();
+    assert_eq!(world.state.failure(), (None, None), "each is held by its block");
+    assert_eq!((counted("failure"), counted("skipped")), (2 * count, count));
+    assert_eq!(world.state.phase(), engine::Phase::Ended);
+}
+
+/// Its agent says that it failed for good.
+fn report_of(order: &TaskOrder) -> Command {
+    let error = TaskError {
+        kind: FailureKind::Permanent,
+        code: String::new(),
+        message: "no".to_owned(),
+        retry_after_ms: None,
+        no_effect: false,
+    };
+    Command::Report(TaskReport {
+        key: order.key,
+        attempt: order.attempt,
+        agent: None,
+        outcome: TaskOutcome::Failed(error),
+        touched: Vec::new(),
+        took: None,
+    })
 }
 
 #[test]

@@ -656,7 +656,7 @@ impl<'w> Model<'w> {
             } else if live.is == Is::Waiting && live.until.is_some_and(|until| until <= now) {
                 match self.node(at).step.kind {
                     Kind::Wait(_) => self.succeed(at, Value::Null),
-                    _ => self.fail(at, "in time".to_owned()),
+                    _ => self.fail(at, "did not come within".to_owned()),
                 }
             }
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use engine::Instant;
+use engine::definition::show_duration;
 use engine::task::{FailureKind, TaskError, TaskKey, TaskOrder, TaskOutcome};
 
 use super::super::registry::AgentId;
@@ -213,7 +214,8 @@ impl Matcher {
         if waiting.held_since.is_none() && timeout_at.is_some_and(|at| at <= self.now) {
             let timeout = task.order.queue_timeout.unwrap_or_default();
             let cause = self.why(key).map_or_else(String::new, |why| format!(": {}", why.cause));
-            let message = format!("no agent took the task within {timeout:?}{cause}");
+            let message =
+                format!("no agent took the task within {}{cause}", show_duration(timeout));
             self.end_waiting(key, failed(FailureKind::Retryable, "queue_timeout", message, true));
         } else if is_queued {
             self.promote(key);
@@ -245,7 +247,7 @@ impl Matcher {
         let State::Out(out) = &task.state else { return };
         let (agent, lease, grace) = (out.agent, out.lease, self.clocks.stop_grace);
         let timeout = task.order.timeout.unwrap_or_default();
-        let message = format!("the attempt took longer than {timeout:?}");
+        let message = format!("the attempt took longer than {}", show_duration(timeout));
         let reason = message.clone();
         self.send(agent, Outgoing::Cancel { key, lease, reason, grace });
         let outcome = failed(FailureKind::Retryable, "timeout", message, false);
