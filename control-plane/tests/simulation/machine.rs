@@ -1,13 +1,13 @@
 //! The machine that a replica lives on: its clock, and what befalls it. It may die, stand still
 //! for a while, or not reach the store.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use control_plane::clock::Clock;
 use engine::Instant;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// When virtual time begins: an instant in microseconds.
@@ -44,26 +44,33 @@ impl Clock for MachineClock {
 /// Whether a machine stands still: whatever it asks, answers and sends waits, and what it decides
 /// meanwhile it decides by the time at which it stopped. So what it had found to be allowed just
 /// before is done when it goes on, however long that is.
-#[derive(Clone, Debug)]
-pub(crate) struct Pause(Arc<watch::Sender<Option<tokio::time::Instant>>>);
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pause(Arc<Stood>);
 
-impl Default for Pause {
-    fn default() -> Self {
-        Self(Arc::new(watch::channel(None).0))
-    }
+/// Whoever waits goes on in the order of coming: the receivers of a `watch` channel are woken in
+/// an order that no seed decides.
+#[derive(Debug, Default)]
+struct Stood {
+    since: Mutex<Option<tokio::time::Instant>>,
+    over: Notify,
 }
 
 impl Pause {
     fn since(&self) -> Option<tokio::time::Instant> {
-        *self.0.borrow()
+        *self.0.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, since: Option<tokio::time::Instant>) {
+        *self.0.since.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     pub(crate) fn begin(&self) {
-        self.0.send_replace(Some(tokio::time::Instant::now()));
+        self.set(Some(tokio::time::Instant::now()));
     }
 
     pub(crate) fn end(&self) {
-        self.0.send_replace(None);
+        self.set(None);
+        self.0.over.notify_waiters();
     }
 
     pub(crate) fn is_on(&self) -> bool {
@@ -72,9 +79,9 @@ impl Pause {
 
     /// Returns once the machine goes on.
     pub(crate) async fn over(&self) {
-        if self.is_on() {
-            // The sender is held here, so that there is an answer.
-            drop(self.0.subscribe().wait_for(Option::is_none).await);
+        while self.is_on() {
+            // Nothing comes between the look and the wait: there is one thread.
+            self.0.over.notified().await;
         }
     }
 }

@@ -204,6 +204,15 @@ fn the_same_seed_is_the_same_life() {
     assert_ne!(one.fingerprint, other.fingerprint);
 }
 
+/// Among them are stalls, deaths and restarts of replicas, and links that break.
+#[test]
+fn the_same_seed_is_the_same_life_of_several_replicas() {
+    for seed in [1, 5, 22, 37, 38, 54, 61, 64] {
+        let [one, other] = [(); 2].map(|()| live(seed, Plan::of_several).unwrap());
+        assert_eq!(one.fingerprint, other.fingerprint, "seed {seed}");
+    }
+}
+
 #[test]
 fn runs_whose_take_over_gave_no_answer_go_on() {
     for seed in 1..=20 {
