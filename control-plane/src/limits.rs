@@ -219,8 +219,18 @@ pub const STORE_STOP_WAIT_MAX: Duration = Duration::from_secs(10);
 pub const STORE_RETRY_MIN: Duration = Duration::from_millis(100);
 /// The longest such pause.
 pub const STORE_RETRY_MAX: Duration = Duration::from_secs(5);
-/// How often a watcher looks into the store although nothing woke it.
+/// How often a watcher looks into the store for a run whose owner does not tell it of news.
 pub const WATCH_LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often it looks although the owner does, lest a word that was lost be missed for long.
+pub const WATCH_LOOK_SELDOM: Duration = Duration::from_secs(30);
+/// How many news of followed runs may wait: for one watch, and on a stream between replicas.
+pub const FOLLOW_NEWS_WAITING: usize = 64;
+/// How many runs may be about to be followed at one replica.
+pub const FOLLOWS_QUEUED_MAX: usize = 1_024;
+/// How many runs one replica may follow at another: as many as it has watches.
+pub const FOLLOWS_MAX: usize = WATCHES_MAX;
+/// How often what nobody watches any more is no longer followed.
+pub const FOLLOW_SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// How many runs and steps may wait for one concurrency key or rate limit.
 pub const KEY_WAITING_MAX: usize = 20_000;
 /// How much may be asked of concurrency keys and rate limits before it waits for the next look.

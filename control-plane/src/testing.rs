@@ -12,6 +12,7 @@ use contracts::v1::peer_service_server::PeerServiceServer;
 use contracts::v1::{ConnectRequest, Register};
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::transport::server::Connected;
 
@@ -55,7 +56,8 @@ where
     S: Stream<Item = Result<Io, std::io::Error>>,
     Io: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
-    let peer = PeerApi::new(core.runs.clone(), core.replicas.clone());
+    let stopping = CancellationToken::new();
+    let peer = PeerApi::new(core.runs.clone(), core.replicas.clone(), stopping);
     let peer = PeerServiceServer::new(peer)
         .max_decoding_message_size(limits::LINK_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::LINK_MESSAGE_BYTES_MAX);

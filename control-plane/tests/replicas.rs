@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use contracts::v1::start_runs_request::Item as Frame;
 use contracts::v1::start_runs_response::Item;
+use contracts::v1::task_update::Update;
+use contracts::v1::watch_run_response::Item as Seen;
 use contracts::v1::{self, start_run_request::Source, start_runs_setup};
 use control_plane::config::{Config, Secret};
 use control_plane::testing::TestServer;
@@ -253,6 +255,61 @@ async fn an_agent_of_one_replica_serves_the_runs_of_the_other() {
     ended(&pair.a, &run).await;
     assert_eq!(pair.owner_of(&run).await, Some(owner(&pair.a)));
     agent.cancel();
+}
+
+/// The next item of a watch that is as wanted; those before are passed over.
+async fn seen(
+    watch: &mut tonic::Streaming<v1::WatchRunResponse>,
+    what: &str,
+    wanted: impl Fn(&Seen) -> bool,
+) {
+    let look = async {
+        while let Some(response) = watch.message().await.unwrap() {
+            if wanted(&response.item.unwrap()) {
+                return;
+            }
+        }
+        panic!("{what}: the watch is over");
+    };
+    assert!(tokio::time::timeout(DEADLINE, look).await.is_ok(), "{what}: not in time");
+}
+
+/// What tasks do is in no journal: only the run's owner can have told it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_is_told_by_the_runs_owner_and_outlives_it() {
+    let pair = Pair::start().await;
+    let agent = echo(&pair.a).await;
+    let yaml = "name: t\nsteps:\n  - {id: first, wait_for: {signal: go}}\n\
+        \x20 - {id: task, agent: echo, action: sleep, params: {duration: 200ms}}\n\
+        \x20 - {id: last, wait_for: {signal: go}}\n";
+    let run = start(&pair.a, yaml).await;
+    let request = v1::WatchRunRequest { run_id: run.clone(), ..Default::default() };
+    let mut watch = pair.b.orchestrator().watch_run(request).await.unwrap().into_inner();
+    let waits = |step: &'static str| {
+        move |item: &Seen| {
+            matches!(item, Seen::Event(event)
+                if event.kind() == v1::EventKind::StepWaiting && event.step == step)
+        }
+    };
+    seen(&mut watch, "the first step waits", waits("first")).await;
+    until("its owner tells the other", async || {
+        pair.a.control_plane.core().runs.is_watched(run.parse().unwrap())
+    })
+    .await;
+    signal(&pair.b, &run).await.unwrap();
+    let accepted = |item: &Seen| {
+        matches!(item, Seen::Update(update)
+            if update.step == "task" && matches!(update.update, Some(Update::Accepted(_))))
+    };
+    seen(&mut watch, "the task is accepted", accepted).await;
+    seen(&mut watch, "the last step waits", waits("last")).await;
+    agent.cancel();
+    let Pair { a, b, database } = pair;
+    a.control_plane.stop().await;
+    signal_until_taken(&b, &run).await;
+    seen(&mut watch, "the end", |item| matches!(item, Seen::Ended(_))).await;
+    drop(b);
+    drop(database);
 }
 
 #[tokio::test(flavor = "multi_thread")]

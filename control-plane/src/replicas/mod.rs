@@ -1,5 +1,6 @@
 //! Several processes that share one database: who there is, who lives, and who has which runs.
 
+mod follow;
 mod membership;
 mod observer;
 pub mod peers;

@@ -12,6 +12,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
+use super::follow::Followed;
 use crate::config::Secret;
 use crate::limits;
 use crate::runs::Standing;
@@ -74,6 +75,8 @@ struct Inner {
     live: watch::Sender<Arc<[Peer]>>,
     channels: Mutex<BTreeMap<OwnerId, (String, Channel)>>,
     others: Mutex<Others>,
+    /// Whose runs are watched here.
+    followed: Followed,
     /// Somebody wants to know more than is known.
     nudged: Notify,
 }
@@ -98,6 +101,7 @@ impl Peers {
             live: watch::channel(Arc::default()).0,
             channels: Mutex::default(),
             others: Mutex::default(),
+            followed: Followed::default(),
             nudged: Notify::new(),
         }))
     }
@@ -180,6 +184,11 @@ impl Peers {
         let channel = self.0.connect.connect(&peer.address)?;
         channels.insert(id, (peer.address.clone(), channel.clone()));
         Some(channel)
+    }
+
+    /// The streams on which others tell of runs that are watched here.
+    pub(super) fn followed(&self) -> &Followed {
+        &self.0.followed
     }
 
     /// Shows the other side that a request comes of a replica.

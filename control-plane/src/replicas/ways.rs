@@ -5,11 +5,12 @@ use contracts::v1;
 use contracts::v1::peer_service_client::PeerServiceClient;
 use engine::RunId;
 use store::OwnerId;
+use tokio::sync::mpsc;
 use tonic::Request;
 
 use super::Peers;
 use crate::limits;
-use crate::runs::{Answered, Others, Passed, Standing};
+use crate::runs::{Answered, News, Others, Passed, Standing};
 
 /// A command with its envelope, which is a little larger than what came from the client.
 const PASSED_BYTES_MAX: usize = 2 * limits::MESSAGE_BYTES_MAX;
@@ -41,5 +42,13 @@ impl Others for Peers {
             return Some(Answered::NotMine);
         }
         serde_json::from_slice(response.answers.first()?).ok()
+    }
+
+    fn follow(&self, owner: OwnerId, run: RunId) -> Option<mpsc::Receiver<News>> {
+        self.follow_run(owner, run)
+    }
+
+    fn is_alone(&self) -> bool {
+        self.live().borrow().is_empty()
     }
 }

@@ -20,6 +20,7 @@ pub mod projected;
 mod setup;
 mod slot;
 mod telemetry;
+mod wakes;
 mod write_path;
 
 use std::collections::HashMap;
@@ -46,6 +47,8 @@ pub use keys::Holding;
 pub use notify::Notifier;
 pub use others::{Alone, Answered, Others, Passed, Standing};
 pub use setup::{Among, Inbox, Parts, spawn, spawn_among};
+pub use wakes::News;
+pub(crate) use wakes::Woken;
 
 use folding::Folding;
 use slot::{Ask, Envelope, Reply};

@@ -6,9 +6,11 @@ use engine::task::TaskKey;
 use engine::{Command, Rejection, RunId};
 use serde::{Deserialize, Serialize};
 use store::{Adoption, OwnerId};
+use tokio::sync::mpsc;
 use tokio::time::Instant as Deadline;
 
 use super::slot::{Ask, Envelope, Reply};
+use super::wakes::News;
 use super::{Error, Runs, Shared};
 use crate::limits;
 
@@ -20,6 +22,13 @@ pub trait Others: Send + Sync + 'static {
 
     /// Hands something to the owner of a run; `None` when it cannot be told what came of it.
     async fn pass(&self, owner: OwnerId, run: RunId, passed: &Passed) -> Option<Answered>;
+
+    /// Has the owner of a run tell what happens to it, until the receiver is dropped; `None` when
+    /// it cannot be asked just now.
+    fn follow(&self, owner: OwnerId, run: RunId) -> Option<mpsc::Receiver<News>>;
+
+    /// Whether nobody else lives, as far as is known.
+    fn is_alone(&self) -> bool;
 }
 
 /// What is known of an owner.
@@ -45,6 +54,14 @@ impl Others for Alone {
 
     async fn pass(&self, _owner: OwnerId, _run: RunId, _passed: &Passed) -> Option<Answered> {
         None
+    }
+
+    fn follow(&self, _owner: OwnerId, _run: RunId) -> Option<mpsc::Receiver<News>> {
+        None
+    }
+
+    fn is_alone(&self) -> bool {
+        true
     }
 }
 

@@ -568,6 +568,7 @@ impl WritePath {
             self.timers.remove(&(at, run));
         }
         self.shared.ends.lost(run);
+        self.shared.wake_lost(run);
         self.count_active();
         Some(slot)
     }

@@ -209,7 +209,8 @@ fn services(context: &Context) -> Routes {
     let agents = AgentApi::new(context.dispatcher.clone(), context.stopping.clone());
     let agent = AgentServiceServer::new(agents.with_requests(context.runs.clone()));
     // Between replicas messages are larger, and compressing them would cost more than it saves.
-    let peer = PeerServiceServer::new(PeerApi::new(context.runs.clone(), context.replicas.clone()))
+    let (runs, replicas) = (context.runs.clone(), context.replicas.clone());
+    let peer = PeerServiceServer::new(PeerApi::new(runs, replicas, context.stopping.clone()))
         .max_decoding_message_size(limits::LINK_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(limits::LINK_MESSAGE_BYTES_MAX);
     let lending = LendingServiceServer::new(LendingApi::new(context.dispatcher.clone()))

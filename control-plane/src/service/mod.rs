@@ -12,6 +12,7 @@ pub mod definition;
 pub mod deployment;
 pub mod diagnose;
 pub mod escalation;
+mod follow;
 pub mod lending;
 pub mod orchestrator;
 pub mod page;

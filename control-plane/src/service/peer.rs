@@ -2,9 +2,10 @@
 
 use contracts::v1;
 use contracts::v1::peer_service_server::PeerService;
-use tonic::{Request, Response, Status};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
 
-use super::convert;
+use super::{convert, follow};
 use crate::replicas::Replicas;
 use crate::runs::{Answered, Passed, Runs};
 
@@ -13,13 +14,15 @@ use crate::runs::{Answered, Passed, Runs};
 pub struct PeerApi {
     runs: Runs,
     replicas: Replicas,
+    /// The server stops: streams end.
+    stopping: CancellationToken,
 }
 
 impl PeerApi {
-    /// Answers for `runs`.
+    /// Answers for `runs` until `stopping`.
     #[must_use]
-    pub fn new(runs: Runs, replicas: Replicas) -> Self {
-        Self { runs, replicas }
+    pub fn new(runs: Runs, replicas: Replicas, stopping: CancellationToken) -> Self {
+        Self { runs, replicas, stopping }
     }
 
     fn admit<T>(&self, request: &Request<T>) -> Result<(), Status> {
@@ -29,6 +32,8 @@ impl PeerApi {
 
 #[tonic::async_trait]
 impl PeerService for PeerApi {
+    type FollowStream = follow::Told;
+
     async fn pass(
         &self,
         request: Request<v1::PassRequest>,
@@ -59,5 +64,14 @@ impl PeerService for PeerApi {
         self.admit(&request)?;
         self.replicas.nudge();
         Ok(Response::new(v1::TakeOverResponse {}))
+    }
+
+    async fn follow(
+        &self,
+        request: Request<Streaming<v1::FollowRequest>>,
+    ) -> Result<Response<Self::FollowStream>, Status> {
+        self.admit(&request)?;
+        let (runs, stopping) = (self.runs.clone(), self.stopping.clone());
+        Ok(Response::new(follow::follow(runs, request.into_inner(), stopping)))
     }
 }

@@ -158,10 +158,10 @@ async fn follow(
     id: RunId,
     items: &mpsc::Sender<Result<v1::WatchRollbackResponse, Status>>,
 ) -> Result<(), Refusal> {
-    let mut woken = context.runs.watch(id);
+    let mut wakes = context.runs.wakes(id);
     let mut told: Option<v1::Rollback> = None;
     loop {
-        woken.mark_unchanged();
+        wakes.reading();
         let (_, state) = context.folded(id).await?;
         let rollback = shown(context, &state, 0)?;
         let is_over = rollback.end_time.is_some();
@@ -176,14 +176,8 @@ async fn follow(
         if is_over {
             return Ok(());
         }
-        tokio::select! {
-            changed = woken.changed() => {
-                if changed.is_err() {
-                    woken = context.runs.watch(id);
-                }
-            }
-            () = tokio::time::sleep(limits::WATCH_LOOK_EVERY) => {}
-        }
+        // Whatever woke it, it looks.
+        wakes.next().await;
     }
 }
 

@@ -5,7 +5,7 @@
 //! read stops at its bound and holds up nothing else.
 
 use contracts::v1::{self, task_update::Update, watch_run_response::Item};
-use engine::RunId;
+use engine::{RunId, State};
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -15,6 +15,7 @@ use super::status::Refusal;
 use super::{Context, convert, run};
 use crate::dispatch::{Progress, TaskUpdate};
 use crate::limits;
+use crate::runs::{Runs, Woken};
 
 /// What a watch gives.
 pub type Items = ReceiverStream<Result<v1::WatchRunResponse, Status>>;
@@ -96,7 +97,7 @@ impl Watch {
     }
 
     async fn follow(&mut self) -> Stop {
-        let mut woken = self.context.runs.watch(self.run);
+        let mut wakes = self.context.runs.wakes(self.run);
         let mut updates = self.context.dispatcher.watch(self.run);
         // The events first: news of a step means nothing before the step is known.
         if let Err(stop) = self.read_on().await {
@@ -106,17 +107,17 @@ impl Watch {
             return stop;
         }
         loop {
-            woken.mark_unchanged();
+            wakes.reading();
             if let Err(stop) = self.read_on().await {
                 return stop;
             }
             tokio::select! {
                 biased;
-                changed = woken.changed() => {
-                    if changed.is_err() {
-                        woken = self.context.runs.watch(self.run);
-                    }
-                }
+                woken = wakes.next() => if let Woken::Update(update) = woken
+                    && let Err(stop) = self.send(Item::Update(*update)).await
+                {
+                    return stop;
+                },
                 update = updates.recv() => match update {
                     Ok(update) => {
                         if let Err(stop) = self.tell(update).await {
@@ -132,7 +133,6 @@ impl Watch {
                         updates = self.context.dispatcher.watch(self.run);
                     }
                 },
-                () = tokio::time::sleep(limits::WATCH_LOOK_EVERY) => {}
             }
         }
     }
@@ -191,25 +191,7 @@ impl Watch {
         if state.version() > self.after {
             self.read_on().await?;
         }
-        for view in state.steps() {
-            let Some(engine::Waiting::Agent(key)) = view.waiting else { continue };
-            if self.context.dispatcher.why(&key).is_some() {
-                continue;
-            }
-            let told = match self.context.dispatcher.progress(&key) {
-                Some(Progress { fraction, message, .. }) => {
-                    Update::Progress(v1::TaskProgress { fraction, message })
-                }
-                None => Update::Accepted(v1::TaskAccepted {}),
-            };
-            let update = v1::TaskUpdate {
-                step: view.path.to_string(),
-                agent: view.agent.to_string(),
-                attempt: i32::try_from(view.attempts).unwrap_or(i32::MAX),
-                time: Some(convert::timestamp(self.context.runs.clock().now())),
-                update: Some(told),
-                ..v1::TaskUpdate::default()
-            };
+        for update in updates_of(&self.context.runs, &state) {
             self.send(Item::Update(update)).await?;
         }
         Ok(())
@@ -235,6 +217,40 @@ impl Watch {
         let response = v1::WatchRunResponse { item: Some(item) };
         self.items.send(Ok(response)).await.map_err(|_| Stop::Over)
     }
+}
+
+/// How each running task of a run of this replica is, for who comes late.
+pub(super) async fn under_way(runs: &Runs, run: RunId) -> Vec<v1::TaskUpdate> {
+    match runs.read(run).await {
+        Ok((_, state)) if state.ended_at().is_none() => updates_of(runs, &state),
+        // A run that cannot be folded is still watched for its events.
+        _ => Vec::new(),
+    }
+}
+
+fn updates_of(runs: &Runs, state: &State) -> Vec<v1::TaskUpdate> {
+    let (dispatcher, now) = (runs.dispatcher(), runs.clock().now());
+    let update = |view: engine::StepView| {
+        let Some(engine::Waiting::Agent(key)) = view.waiting else { return None };
+        if dispatcher.why(&key).is_some() {
+            return None;
+        }
+        let told = match dispatcher.progress(&key) {
+            Some(Progress { fraction, message, .. }) => {
+                Update::Progress(v1::TaskProgress { fraction, message })
+            }
+            None => Update::Accepted(v1::TaskAccepted {}),
+        };
+        Some(v1::TaskUpdate {
+            step: view.path.to_string(),
+            agent: view.agent.to_string(),
+            attempt: i32::try_from(view.attempts).unwrap_or(i32::MAX),
+            time: Some(convert::timestamp(now)),
+            update: Some(told),
+            ..v1::TaskUpdate::default()
+        })
+    };
+    state.steps().into_iter().filter_map(update).collect()
 }
 
 fn gone(after: i64, earliest: i64) -> Refusal {

@@ -150,10 +150,10 @@ impl Watch {
     }
 
     async fn follow(&mut self) -> Stop {
-        let mut woken = self.context.runs.watch(self.run);
+        let mut wakes = self.context.runs.wakes(self.run);
         let mut last: Option<v1::ProgressReport> = None;
         loop {
-            woken.mark_unchanged();
+            wakes.reading();
             let is_over = match self.read_on().await {
                 Ok(is_over) => is_over,
                 Err(stop) => return stop,
@@ -170,14 +170,8 @@ impl Watch {
             if is_over || self.once {
                 return Stop::Over;
             }
-            tokio::select! {
-                changed = woken.changed() => {
-                    if changed.is_err() {
-                        woken = self.context.runs.watch(self.run);
-                    }
-                }
-                () = tokio::time::sleep(limits::WATCH_LOOK_EVERY) => {}
-            }
+            // Whatever woke it, it looks.
+            wakes.next().await;
         }
     }
 
