@@ -1,7 +1,6 @@
 //! Definitions by their hash: texts kept by the store, graphs compiled once and shared.
 
-use std::collections::HashMap;
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use engine::ContentHash;
@@ -22,6 +21,8 @@ pub struct Definitions {
 struct Compiled {
     graphs: HashMap<ContentHash, Arc<Graph>>,
     order: VecDeque<ContentHash>,
+    /// Those of them that the store is known to have: it gives none away.
+    kept: HashSet<ContentHash>,
 }
 
 /// Why a graph cannot be had.
@@ -60,12 +61,21 @@ impl Definitions {
         Ok((graph, warnings))
     }
 
-    /// Keeps a text that was compiled before.
+    /// Keeps a text that was compiled before. The store is asked once for as long as the graph is
+    /// remembered.
     ///
     /// # Errors
     /// When the store cannot keep it.
     pub async fn keep(&self, graph: &Graph, yaml: &str) -> Result<(), store::Error> {
-        self.store.put_definition(graph.hash, yaml).await
+        if self.lock().kept.contains(&graph.hash) {
+            return Ok(());
+        }
+        self.store.put_definition(graph.hash, yaml).await?;
+        let mut compiled = self.lock();
+        if compiled.graphs.contains_key(&graph.hash) {
+            compiled.kept.insert(graph.hash);
+        }
+        Ok(())
     }
 
     /// The graph of a kept definition.
@@ -95,6 +105,7 @@ impl Definitions {
             && let Some(oldest) = compiled.order.pop_front()
         {
             compiled.graphs.remove(&oldest);
+            compiled.kept.remove(&oldest);
         }
     }
 
@@ -106,5 +117,55 @@ impl Definitions {
 impl std::fmt::Debug for Definitions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Definitions").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use store::testing::memory::{Access, Gate, Memory};
+
+    use super::*;
+
+    /// Counts what is asked.
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    #[async_trait::async_trait]
+    impl Gate for Counting {
+        async fn before(&self, _access: Access) -> Result<(), store::Error> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+
+        async fn after(&self, _access: Access) -> Result<(), store::Error> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn the_store_is_asked_once_to_keep_a_definition() {
+        let gate = Arc::new(Counting::default());
+        let memory = Memory::new();
+        let definitions = Definitions::new(memory.open_behind(gate.clone()));
+        let yaml = "name: t\nsteps: [{id: w, wait: 1s}]\n";
+        for _ in 0..3 {
+            let (graph, _) = definitions.compile("t.yml", yaml.as_bytes()).unwrap();
+            definitions.keep(&graph, yaml).await.unwrap();
+        }
+        assert_eq!(gate.0.load(Ordering::Relaxed), 1);
+        let (graph, _) = definitions.compile("t.yml", yaml.as_bytes()).unwrap();
+        let kept = memory.open().definition(graph.hash).await.unwrap();
+        assert_eq!(kept.as_deref(), Some(yaml));
+        // Of one that was forgotten nobody knows any more that it was kept.
+        for n in 0..=limits::GRAPHS_CACHED_MAX {
+            let other = format!("name: t{n}\nsteps: [{{id: w, wait: 1s}}]\n");
+            definitions.compile("t.yml", other.as_bytes()).unwrap();
+        }
+        definitions.keep(&graph, yaml).await.unwrap();
+        assert_eq!(gate.0.load(Ordering::Relaxed), 2);
     }
 }
