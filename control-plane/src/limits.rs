@@ -390,6 +390,8 @@ pub const PLANS_LOOKED_AT_ONCE: u32 = 1_000;
 pub const PLAN_ENDS_WAITING: usize = 1_000;
 /// How often the end of a recovery is tried to be written when others write it too.
 pub const PLAN_CLOSE_ATTEMPTS: usize = 5;
+/// Plans of one triage, the newest, that are looked through for what they have mended.
+pub const PLANS_OF_TRIAGE_READ: u32 = 100;
 /// Recoveries that are learned from, the newest.
 pub const PLANS_LEARNED_MAX: usize = 2_000;
 

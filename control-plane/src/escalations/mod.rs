@@ -6,6 +6,7 @@
 //! own questions never meets what people write. Nothing here knows gRPC.
 
 pub mod handling;
+pub mod issues;
 pub mod keeper;
 
 pub use handling::Handling;

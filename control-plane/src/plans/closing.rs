@@ -1,5 +1,5 @@
 //! What is written once a plan's run has ended: on the plan how each issue ended, beside it how
-//! the agents did, and an entry in the audit log; in one change, by compare-and-swap, so that it
+//! the agents did, questions about what is not mended, and an entry in the audit log; in one change, by compare-and-swap, so that it
 //! is written once however many look. A run that goes on and ends again is looked at again.
 
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use store::{Changed, DocumentRow, DocumentWrite, RunRow};
 use super::{Body, Ended, outcome, resource};
 use crate::audit::{self, Entry};
 use crate::documents::Kind;
+use crate::escalations::issues;
 use crate::limits;
 use crate::recovery::ended::{Ends, How, IssueEnd};
 use crate::recovery::progress::Outline;
@@ -109,8 +110,9 @@ async fn close(
     let now = runs.clock().now();
     let ended = ended(runs, &body, run).await?;
     let entry = entry(&row.id, &body, &ended, run);
-    body.ended = Some(ended);
-    let mut documents = Vec::new();
+    let before = body.ended.replace(ended).is_some();
+    let mut documents = issues::open_for_plan(store, &row, &body, before, now).await?;
+    let asks = !documents.is_empty();
     if let Some(outcome) = outcome::of(&body) {
         let known = store.document(Kind::PlanOutcome.number(), &row.id).await?;
         documents.push(outcome::write(&row, &outcome, known.as_ref(), now)?);
@@ -125,7 +127,11 @@ async fn close(
         ..row
     };
     documents.push(DocumentWrite { row, expected_version });
-    audit::change(store, documents, &[entry], None, now).await
+    let changed = audit::change(store, documents, &[entry], None, now).await?;
+    if asks && changed == Changed::Done {
+        runs.asked().notify_one();
+    }
+    Ok(changed)
 }
 
 /// Reads the journal of a plan's run.

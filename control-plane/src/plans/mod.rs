@@ -7,15 +7,15 @@ pub mod closing;
 pub mod keeper;
 pub mod outcome;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use engine::{Instant, RunId};
 use serde::{Deserialize, Serialize};
-use store::{DocumentRow, Store};
+use store::{DocumentFilter, DocumentRow, Store};
 
 use crate::documents::Kind;
 use crate::limits;
-use crate::recovery::ended::IssueEnd;
+use crate::recovery::ended::{How, IssueEnd};
 use crate::recovery::progress::PlanIssue;
 
 /// The label of a plan's run that names the plan.
@@ -65,6 +65,10 @@ pub struct Issue {
     pub category: String,
     /// The agent type that is to mend it.
     pub agent: String,
+    /// The action.
+    pub action: String,
+    /// The issue's severity, a word; empty where there is none.
+    pub severity: String,
 }
 
 /// How a plan's run ended.
@@ -100,6 +104,40 @@ impl Body {
         };
         self.issues.iter().map(issue).collect()
     }
+}
+
+/// The issues of a triage that its plans have mended: of those in several plans, what the last one
+/// that ended made of it counts. Of very many plans the newest are looked at.
+///
+/// # Errors
+/// When the store does not answer, or has what is no plan.
+pub async fn mended(
+    store: &dyn Store,
+    tenant: &str,
+    triage: &str,
+) -> Result<BTreeSet<String>, store::Error> {
+    let filter = DocumentFilter {
+        kind: Kind::Plan.number(),
+        tenant: Some(tenant.to_owned()),
+        parent: Some(triage.to_owned()),
+        status: None,
+    };
+    let rows = store.documents(&filter, None, false, limits::PLANS_OF_TRIAGE_READ).await?;
+    let mut last: BTreeMap<String, (Instant, bool)> = BTreeMap::new();
+    for row in &rows {
+        let body = Body::read(row)?;
+        let Some(ended) = body.ended else { continue };
+        for (issue, end) in body.issues.into_iter().zip(&ended.issues) {
+            if end.how == How::ByHand {
+                continue;
+            }
+            let is_later = last.get(&issue.id).is_none_or(|(at, _)| *at < ended.at);
+            if is_later {
+                last.insert(issue.id, (ended.at, end.how == How::Resolved));
+            }
+        }
+    }
+    Ok(last.into_iter().filter(|(_, (_, mended))| *mended).map(|(issue, _)| issue).collect())
 }
 
 /// The chain of the audit log that is about a plan.

@@ -16,7 +16,7 @@ use super::status::{Refusal, cut};
 use super::{Context, convert, page};
 use crate::audit::{self, Entry};
 use crate::documents::Kind;
-use crate::escalations::{self, Choice, Escalation, Handling, Proposal, Settled, Topic};
+use crate::escalations::{self, Choice, Escalation, Handling, Proposal, Settled, Topic, issues};
 use crate::limits;
 
 /// The list that page tokens of `ListEscalations` are good for.
@@ -524,6 +524,10 @@ async fn decide(
     found.expect_open()?;
     found.expect_choice(choice)?;
     expect_fields(&request, choice, found.question.topic)?;
+    if matches!(found.question.topic, Topic::Issue | Topic::Recovery) {
+        decide_issue(context, who, &found, choice, request, mark.as_ref()).await?;
+        return Ok(Found::get(context, who, &id).await?.shown(context));
+    }
     if request.validate_only {
         return Ok(found.shown(context));
     }
@@ -561,6 +565,76 @@ async fn decide(
         }
     }
     Ok(Found::get(context, who, &id).await?.shown(context))
+}
+
+/// Decides about an issue of a triage, or of a recovery.
+async fn decide_issue(
+    context: &Context,
+    who: &Principal,
+    found: &Found,
+    choice: Choice,
+    request: v1::DecideEscalationRequest,
+    mark: Option<&Mark>,
+) -> Result<(), Refusal> {
+    let params = match convert::value(request.payload, "payload")? {
+        None => None,
+        Some(Value::Object(params)) => Some(params),
+        Some(_) => return Err(Refusal::field("payload", "must be a JSON object: the params")),
+    };
+    if choice == Choice::Amend && params.is_none() && request.description.is_empty() {
+        let wrong = "must say what is amended: the params, or `description` the issue's";
+        return Err(Refusal::field("payload", wrong));
+    }
+    if request.description.len() > ::triage::limits::DESCRIPTION_BYTES_MAX {
+        let max = ::triage::limits::DESCRIPTION_BYTES_MAX;
+        return Err(Refusal::field("description", format!("{max} bytes are allowed")));
+    }
+    let decision = issues::Decision {
+        choice,
+        by: who.subject.clone(),
+        comment: request.comment,
+        agent: request.agent_type,
+        action: request.action,
+        params,
+        description: request.description,
+        request: mark.map(Mark::journal),
+    };
+    let store = &**context.runs.store();
+    let now = context.runs.clock().now();
+    let row = mark.map(|mark| mark.row(who, None, now));
+    let agents = context.learning.declared(&who.tenant).await?;
+    let (id, check) = (&found.row.id, request.validate_only);
+    match issues::decide(store, &agents, id, &decision, row, now, check).await? {
+        issues::Decided::Done { learns: true } => context.learning.confirmed(&who.tenant).await,
+        issues::Decided::Done { learns: false } => {}
+        // The very same request may have been the faster one.
+        issues::Decided::Settled | issues::Decided::Repeated => {
+            let found = Found::get(context, who, id).await?;
+            if !was_decided_by(&found, mark)? {
+                found.expect_open()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl From<issues::Error> for Refusal {
+    fn from(error: issues::Error) -> Self {
+        use ::triage::people::Wrong;
+        let message = error.to_string();
+        let field = match error {
+            issues::Error::Store(error) => return error.into(),
+            issues::Error::Gone(id) => {
+                return Self::missing(Reason::TriageNotFound, "triage", &id, message);
+            }
+            issues::Error::Nobody => return Self::new(Reason::DecisionNotOffered, message),
+            issues::Error::Wrong(Wrong::Issue(_)) => "escalation_id",
+            issues::Error::Wrong(Wrong::Agent { .. }) => "agent_type",
+            issues::Error::Wrong(Wrong::Action { .. }) => "action",
+            issues::Error::Wrong(Wrong::Params { .. }) => "payload",
+        };
+        Self::field(field, message)
+    }
 }
 
 /// Whether the very same request has decided it before.

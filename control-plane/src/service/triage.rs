@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::triage::{Example, Input, Issue, Problem, Triage};
+use ::triage::{Assignment, Basis, Example, Input, Issue, Problem, Triage};
 use contracts::v1::triage_service_server::TriageService;
 use contracts::v1::{self, Reason};
 use engine::Instant;
@@ -19,6 +19,7 @@ use super::status::Refusal;
 use super::triage_convert::{self as to, View};
 use super::{Context, page};
 use crate::documents::Kind;
+use crate::escalations::issues;
 use crate::triages::learning::Knowledge;
 use crate::triages::outcome::Outcome;
 use crate::triages::{self, Stored, Written};
@@ -137,7 +138,8 @@ async fn triage_issues(
     let now = context.runs.clock().now();
     let knowledge = context.learning.knowledge(&who.tenant).await?;
     let creator = who.subject.clone();
-    let stored = Stored { creator, issues, system, constraints, decided: Triage::default() };
+    let decided = Triage::default();
+    let stored = Stored { creator, issues, system, constraints, decided, ..Stored::default() };
     let stored = decide(stored, knowledge, now).await?;
     if validate_only {
         let triage = Some(to::triage("", now, &stored, View::Decisions));
@@ -149,8 +151,10 @@ async fn triage_issues(
         ..mark.row(who, None, now)
     });
     let counts = &stored.decided;
+    let mut documents = vec![document(&id, who, &stored, now)?];
+    documents.extend(issues::open_for_triage(&id, &who.tenant, &stored, now)?);
     let written = Written {
-        documents: vec![document(&id, who, &stored, now)?],
+        documents,
         resource: triages::resource(&id),
         actor: who.subject.clone(),
         action: "triage.create",
@@ -164,6 +168,9 @@ async fn triage_issues(
     };
     match triages::write(store, written, now).await? {
         Changed::Done => {
+            if !stored.decided.escalated.is_empty() {
+                context.runs.asked().notify_one();
+            }
             let triage = Some(to::triage(&id, now, &stored, View::Decisions));
             Ok(v1::TriageIssuesResponse { triage })
         }
@@ -402,10 +409,10 @@ fn one(
         }
     };
     let placed = stored.and_then(|stored| placed(stored, &issue.id));
-    let (assigned, taken_for) = placed.unwrap_or_default();
-    let agent_type = match (outcome.agent_type.is_empty(), &assigned) {
+    let assigned = placed.and_then(first_given);
+    let agent_type = match (outcome.agent_type.is_empty(), placed) {
         (false, _) => outcome.agent_type,
-        (true, Some(assigned)) => assigned.clone(),
+        (true, Some(placed)) => placed.agent_type.clone(),
         (true, None) => {
             let what = "must be given: no triage placed this issue with an agent";
             return Err(missing("agent_type", what));
@@ -414,10 +421,9 @@ fn one(
     if agent_type.len() > limits::NAME_BYTES_MAX || agent_type.chars().any(char::is_control) {
         return Err(missing("agent_type", "is not the name of an agent type"));
     }
-    let is_right = assigned.as_ref() == Some(&agent_type);
+    let taken_for = placed.filter(|placed| placed.agent_type == agent_type);
     let category = match outcome.category.is_empty() {
-        true if is_right => taken_for,
-        true => String::new(),
+        true => taken_for.map(|placed| placed.category.clone()).unwrap_or_default(),
         false => outcome.category.trim().to_lowercase(),
     };
     let duration = outcome.duration.and_then(|duration| Duration::try_from(duration).ok());
@@ -434,19 +440,28 @@ fn one(
         assigned,
         category,
         mended: outcome.mended.unwrap_or(true),
+        placed_only: false,
         duration_ms,
         at_ms: now.0.div_euclid(1_000),
         by: who.subject.clone(),
     })
 }
 
-/// To whom a triage gave an issue, or the one that it is a duplicate of, and for what kind.
-fn placed(stored: &Stored, id: &str) -> Option<(Option<String>, String)> {
+/// Who has an issue, or the one that it is a duplicate of.
+fn placed<'a>(stored: &'a Stored, id: &str) -> Option<&'a Assignment> {
     let decided = &stored.decided;
     let first = decided.duplicates.iter().find(|duplicate| duplicate.issue_id == id);
     let id = first.map_or(id, |duplicate| duplicate.of.as_str());
-    let assignment = decided.assignments.iter().find(|assignment| assignment.issue_id == id)?;
-    Some((Some(assignment.agent_type.clone()), assignment.category.clone()))
+    decided.assignments.iter().find(|assignment| assignment.issue_id == id)
+}
+
+/// The agent type to which the triage itself gave an issue.
+fn first_given(assignment: &Assignment) -> Option<String> {
+    match assignment.basis {
+        Basis::Person if assignment.instead_of.is_empty() => None,
+        Basis::Person => Some(assignment.instead_of.clone()),
+        _ => Some(assignment.agent_type.clone()),
+    }
 }
 
 fn outcome_write(

@@ -15,9 +15,10 @@ use store::DocumentRow;
 
 use super::convert;
 use super::status::Refusal;
+use crate::escalations::{self, issues};
 use crate::limits;
-use crate::triages::Stored;
 use crate::triages::learning::Standing;
+use crate::triages::{Handled, Stored};
 
 /// Room in a message for what stands around a triage.
 const ENVELOPE_BYTES: usize = 64 * 1024;
@@ -142,6 +143,15 @@ pub fn triage(id: &str, at: Instant, stored: &Stored, view: View) -> v1::Triage 
     let decided = &stored.decided;
     out.assignments = decided.assignments.iter().map(assignment).collect();
     out.escalated = decided.escalated.iter().map(escalated).collect();
+    out.handled = stored.handled.iter().map(handled).collect();
+    if !id.is_empty() {
+        let places = issues::places(stored);
+        for escalated in &mut out.escalated {
+            if let Some(place) = places.get(escalated.issue_id.as_str()) {
+                escalated.escalation_id = escalations::id_of_issue(id, *place);
+            }
+        }
+    }
     out.duplicates = decided.duplicates.iter().map(duplicate).collect();
     let stages = decided.stages.iter().zip(&decided.estimate.stages_ms);
     out.execution_order = stages
@@ -226,6 +236,7 @@ fn assignment(assignment: &Assignment) -> v1::Assignment {
         Basis::Rule => v1::TriageBasis::Rule,
         Basis::Declaration => v1::TriageBasis::Declaration,
         Basis::Learned => v1::TriageBasis::Learned,
+        Basis::Person => v1::TriageBasis::Person,
     };
     v1::Assignment {
         issue_id: assignment.issue_id.clone(),
@@ -256,6 +267,7 @@ fn assignment(assignment: &Assignment) -> v1::Assignment {
         estimated_cost: assignment.cost,
         count: number(assignment.count),
         blocked_by: assignment.blocked_by.clone(),
+        instead_of: assignment.instead_of.clone(),
     }
 }
 
@@ -277,6 +289,17 @@ fn escalated(escalated: &Escalated) -> v1::EscalatedIssue {
         confidence: escalated.confidence,
         priority: escalated.priority,
         count: number(escalated.count),
+        escalation_id: String::new(),
+    }
+}
+
+fn handled((issue_id, handled): (&String, &Handled)) -> v1::HandledIssue {
+    v1::HandledIssue {
+        issue_id: issue_id.clone(),
+        mended: handled.mended,
+        by: handled.by.clone(),
+        comment: handled.comment.clone(),
+        time: Some(convert::timestamp(handled.at)),
     }
 }
 

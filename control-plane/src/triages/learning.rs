@@ -194,7 +194,11 @@ impl Learning {
         Ok(ratio)
     }
 
-    async fn declared(&self, tenant: &str) -> Result<Vec<AgentDeclaration>, store::Error> {
+    /// What agents declare.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn declared(&self, tenant: &str) -> Result<Vec<AgentDeclaration>, store::Error> {
         let inner = &*self.0;
         declared::gather(&inner.dispatcher, &*inner.store, tenant, inner.clock.now()).await
     }
@@ -284,7 +288,7 @@ impl Learning {
 struct Lessons {
     tenant: String,
     outcomes: Vec<Outcome>,
-    /// The ids of these.
+    /// The ids of those that say how it went.
     confirmed: BTreeSet<String>,
     recoveries: Vec<PlanOutcome>,
     /// The hashes by which it is known what was learned already.
@@ -305,7 +309,11 @@ impl Lessons {
             tenant: tenant.to_owned(),
             from: digest(&[], outcomes.iter().map(|(row, _)| row)) + said,
             recovered,
-            confirmed: outcomes.iter().map(|(row, _)| row.id.clone()).collect(),
+            confirmed: outcomes
+                .iter()
+                .filter(|(_, outcome)| !outcome.placed_only)
+                .map(|(row, _)| row.id.clone())
+                .collect(),
             outcomes: outcomes.into_iter().map(|(_, outcome)| outcome).collect(),
             recoveries: recoveries.into_iter().map(|(_, outcome)| outcome).collect(),
         })
@@ -322,7 +330,7 @@ impl Lessons {
     /// `before` is what was known until now: its model stays where nothing new was confirmed.
     fn learn(self, version: u64, before: &Learned, agents: &[AgentDeclaration]) -> Learned {
         let mut learned = Learned { recoveries: self.recovered, ..Learned::default() };
-        for outcome in &self.outcomes {
+        for outcome in self.outcomes.iter().filter(|outcome| !outcome.placed_only) {
             let right = &outcome.example.agent_type;
             let category = match outcome.category.is_empty() {
                 true => category_of(agents, right),

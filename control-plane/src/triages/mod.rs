@@ -11,8 +11,11 @@ mod write;
 pub use learning::Learning;
 pub use write::{Written, write};
 
+use std::collections::BTreeMap;
+
 use ::triage::priority::System;
 use ::triage::{Constraints, Issue, Triage};
+use engine::Instant;
 use serde::{Deserialize, Serialize};
 use store::{DocumentRow, Store};
 
@@ -34,6 +37,23 @@ pub struct Stored {
     pub constraints: Constraints,
     /// What was decided.
     pub decided: Triage,
+    /// Issues that nobody needs to take any more, as people decided.
+    #[serde(default)]
+    pub handled: BTreeMap<String, Handled>,
+}
+
+/// Why nobody needs to take an issue any more.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Handled {
+    /// It was mended by hand; else it is left as it is.
+    pub mended: bool,
+    /// Who said so.
+    pub by: String,
+    /// What was said to it.
+    pub comment: String,
+    /// When.
+    pub at: Instant,
 }
 
 impl Stored {

@@ -21,6 +21,9 @@ pub struct Outcome {
     pub category: String,
     /// Whether the agent that was right mended it.
     pub mended: bool,
+    /// Somebody said only who takes it: how that went is not known, and not in `mended`.
+    #[serde(default)]
+    pub placed_only: bool,
     /// How long that took.
     pub duration_ms: Option<u64>,
     /// When it was confirmed, in milliseconds since 1970.

@@ -70,7 +70,7 @@ pub mod limits {
     /// What an entry of the audit log says.
     pub const AUDIT_BODY_BYTES_MAX: usize = 256 * 1024;
     /// Documents and entries of the audit log in one change.
-    pub const CHANGE_ROWS_MAX: usize = 1000;
+    pub const CHANGE_ROWS_MAX: usize = 11_000;
     /// Chains that one seal covers.
     pub const SEAL_HEADS_MAX: usize = 250;
 }

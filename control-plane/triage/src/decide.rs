@@ -71,6 +71,8 @@ pub enum Basis {
     Declaration,
     /// By what was learned from confirmed outcomes.
     Learned,
+    /// A person said so.
+    Person,
 }
 
 /// Another that could have had an issue.
@@ -119,6 +121,23 @@ pub struct Assignment {
     pub count: u32,
     /// Escalated issues that it waits for, directly or through others.
     pub blocked_by: Vec<String>,
+    /// The agent type that had it before a person gave it to another; empty where none did.
+    #[serde(default)]
+    pub instead_of: String,
+}
+
+/// Whom an escalated issue would have gone to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Proposal {
+    /// The agent type.
+    pub agent_type: String,
+    /// The action.
+    pub action: String,
+    /// The action's input.
+    pub params: Map<String, Value>,
+    /// What the input lacks to be one; empty: nothing.
+    pub lacks: String,
 }
 
 /// An issue that nobody takes; a person must look.
@@ -136,6 +155,9 @@ pub struct Escalated {
     pub priority: f64,
     /// How many issues it stands for: 1 and its duplicates.
     pub count: u32,
+    /// Whom it would have gone to, were that sure.
+    #[serde(default)]
+    pub proposal: Option<Proposal>,
 }
 
 /// An issue that is the same as one before it.
@@ -201,7 +223,8 @@ pub fn decide(input: &Input<'_>) -> Result<Triage, Problem> {
             of: input.issues[first_of[at]].id.clone(),
         })
         .collect();
-    arrange(input, &first_of, &mut triage);
+    let Input { issues, constraints, agents, .. } = input;
+    arrange(&Scene { issues, constraints, agents }, &first_of, &mut triage);
     Ok(triage)
 }
 
@@ -228,8 +251,19 @@ fn place_all(input: &Input<'_>, firsts: &[usize]) -> Vec<Result<Assignment, Esca
     })
 }
 
+/// What a triage is about, without how it was decided.
+#[derive(Clone, Copy, Debug)]
+pub struct Scene<'a> {
+    /// The issues.
+    pub issues: &'a [Issue],
+    /// What limits the choice.
+    pub constraints: &'a Constraints,
+    /// What agents declare.
+    pub agents: &'a [AgentDeclaration],
+}
+
 /// Stages, estimates, and what waits for escalated issues.
-fn arrange(input: &Input<'_>, first_of: &[usize], triage: &mut Triage) {
+pub(crate) fn arrange(input: &Scene<'_>, first_of: &[usize], triage: &mut Triage) {
     let index: BTreeMap<&str, usize> =
         input.issues.iter().enumerate().map(|(at, issue)| (issue.id.as_str(), at)).collect();
     // What depends on a duplicate depends on its first, and the first on what its duplicates do.
@@ -369,14 +403,17 @@ impl<'a> Chooser<'a> {
         };
         let own = self.input.constraints.confidence_min;
         let least = if own > 0.0 { own } else { self.input.classifier.confidence() };
+        let ranked = self.ranked(issue, &tokens, &kind);
         if kind.confidence < least {
             let reason = format!(
                 "not sure enough: {:.2} is below {least:.2}; {}",
                 kind.confidence, kind.reason
             );
-            return escalate(reason, Some(&kind));
+            let first = ranked.first().filter(|_| kind.confidence > 0.0);
+            let proposal = first.map(|((_, at, number), _)| self.proposal(issue, *at, *number));
+            return escalate(reason, Some(&kind))
+                .map_err(|escalated| Escalated { proposal, ..escalated });
         }
-        let ranked = self.ranked(issue, &tokens, &kind);
         let Some(&((_, at, number), score)) = ranked.first() else {
             let class = &self.classes[kind.class].name;
             let reason = if self.classes[kind.class].handlers.is_empty() {
@@ -393,7 +430,9 @@ impl<'a> Chooser<'a> {
                 "`{}` of {} cannot be called: {wrong}; give what is missing in the issue's params",
                 action.name, agent.agent_type
             );
-            return escalate(reason, Some(&kind));
+            let proposal = Some(self.proposal(issue, at, number));
+            return escalate(reason, Some(&kind))
+                .map_err(|escalated| Escalated { proposal, ..escalated });
         }
         let runners_up = self.runners_up(issue, &tokens, &kind, &ranked);
         let category = self.classes[kind.class].name.clone();
@@ -414,6 +453,15 @@ impl<'a> Chooser<'a> {
             category,
             ..Assignment::default()
         })
+    }
+
+    fn proposal(&self, issue: &Issue, at: usize, number: usize) -> Proposal {
+        let agent = &self.input.agents[at];
+        let action = &agent.actions[number];
+        let params = params_of(issue, action.input_schema.as_ref());
+        let lacks = self.schema_error(at, number, &params).unwrap_or_default();
+        let (agent_type, action) = (agent.agent_type.clone(), action.name.clone());
+        Proposal { agent_type, action, params, lacks }
     }
 
     fn kind(&self, issue: &Issue, tokens: &Tokens) -> Option<Kind> {
@@ -607,14 +655,21 @@ impl<'a> Chooser<'a> {
         number: usize,
         params: &Map<String, Value>,
     ) -> Option<String> {
-        let validator = self.schemas.get(&(at, number))?;
-        let value = Value::Object(params.clone());
-        let error = validator.iter_errors(&value).next()?;
-        // The path and the rule; the value itself may be a secret.
-        let place = error.instance_path().to_string();
-        let place = if place.is_empty() { "its input".to_owned() } else { place };
-        Some(format!("{place} does not hold to {}", error.schema_path()))
+        schema_error(self.schemas.get(&(at, number))?, params)
     }
+}
+
+/// What is wrong with an action's input.
+pub(crate) fn schema_error(
+    validator: &jsonschema::Validator,
+    params: &Map<String, Value>,
+) -> Option<String> {
+    let value = Value::Object(params.clone());
+    let error = validator.iter_errors(&value).next()?;
+    // The path and the rule; the value itself may be a secret.
+    let place = error.instance_path().to_string();
+    let place = if place.is_empty() { "its input".to_owned() } else { place };
+    Some(format!("{place} does not hold to {}", error.schema_path()))
 }
 
 fn keyword_keys(action: &crate::declaration::Action) -> Vec<[u64; 2]> {
@@ -626,7 +681,7 @@ fn keyword_keys(action: &crate::declaration::Action) -> Vec<[u64; 2]> {
 }
 
 /// An action's input: what the issue gives, and of what the schema names besides, the issue itself.
-fn params_of(issue: &Issue, schema: Option<&Value>) -> Map<String, Value> {
+pub(crate) fn params_of(issue: &Issue, schema: Option<&Value>) -> Map<String, Value> {
     let mut params = issue.params.clone().unwrap_or_default();
     let names = schema.and_then(|schema| schema.get("properties")).and_then(Value::as_object);
     for name in names.into_iter().flat_map(Map::keys) {

@@ -5,7 +5,8 @@
 //!
 //! In the order of the flow: [`issue`] checks what comes in, [`fingerprint`] finds duplicates,
 //! [`rules`] and [`classifier`] say what kind of issue it is, [`scoring`] who gets it,
-//! [`priority`], [`stages`] and [`estimate`] when and for how long, [`decide`] all together.
+//! [`priority`], [`stages`] and [`estimate`] when and for how long, [`decide`] all together;
+//! [`people`] what people decide afterwards.
 
 pub mod issue;
 
@@ -38,10 +39,12 @@ pub mod estimate;
 
 pub mod decide;
 
+pub mod people;
+
 pub mod limits;
 
 pub use classifier::{Example, Model};
-pub use decide::{Assignment, Constraints, Escalated, Input, Triage, decide};
+pub use decide::{Assignment, Basis, Constraints, Escalated, Input, Scene, Triage, decide};
 pub use declaration::{Action, AgentDeclaration, Handles};
 pub use history::History;
 pub use issue::{Issue, Problem, Severity};

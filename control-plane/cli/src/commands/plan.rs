@@ -35,6 +35,7 @@ pub enum PlanCommand {
     /// Make a plan from a triage, or of a workflow that was written by hand
     #[command(after_help = "Examples:\n  orchestrator plans create TRIAGE\n  \
         orchestrator plans create TRIAGE --rollback-all --dry-run\n  \
+        orchestrator plans create TRIAGE --issue db-1 --issue db-2\n  \
         orchestrator plans create --file recovery.yml")]
     Create(Create),
     /// List plans, the newest first
@@ -71,6 +72,9 @@ pub struct Create {
     /// A workflow that was written by hand
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Only this issue of the triage; may be given several times
+    #[arg(long = "issue", value_name = "ISSUE", conflicts_with = "file")]
+    issues: Vec<String>,
     /// A failure undoes the whole recovery, not only what depends on what failed
     #[arg(long, conflicts_with = "file")]
     rollback_all: bool,
@@ -178,6 +182,7 @@ async fn create(create: Create, session: &mut Session) -> Result<Exit, Error> {
         allow_not_undoable: create.allow_not_undoable,
         validate_only: create.dry_run,
         request_id: request_id(None),
+        issue_ids: create.issues,
     };
     let response = session
         .client

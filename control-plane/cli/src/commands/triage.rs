@@ -218,6 +218,18 @@ fn show_one(triage: &Triage, session: &mut Session) -> Result<Exit, Error> {
     text.push('\n');
     text.push_str(&table.text());
     session.output.data(&text)?;
+    for handled in &triage.handled {
+        let what = if handled.mended { "is mended by hand" } else { "is left as it is" };
+        let (id, by) = (&handled.issue_id, &handled.by);
+        session.output.note(&format!("{id} {what}, as {by} said: {}", handled.comment));
+    }
+    if let Some(first) = triage.escalated.iter().find(|it| !it.escalation_id.is_empty()) {
+        session.output.note(&format!(
+            "{} wait for a person; decide with `orchestrator escalations decide {} …`",
+            triage.escalated.len(),
+            first.escalation_id
+        ));
+    }
     for duplicate in &triage.duplicates {
         let (id, first) = (&duplicate.issue_id, &duplicate.first_issue_id);
         session.output.note(&format!("{id} is the same as {first}"));

@@ -1,12 +1,14 @@
 //! From a stored triage to what a plan is written from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use contracts::v1::Reason;
+use engine::definition::{self as complaint, Complaint};
 use triage::{Issue, Severity, Triage};
 
 use super::check;
+use crate::limits;
 use crate::plans::{self, Body};
 use crate::recovery::plan::{self, Assigned, By, Draft, Planned};
 use crate::service::Context;
@@ -14,7 +16,16 @@ use crate::service::auth::Principal;
 use crate::service::status::{Refusal, cut};
 use crate::triages::{self, Stored};
 
-/// The plan of a triage.
+/// What is wanted of a plan.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// Only these issues; empty: all that are not mended yet.
+    pub(super) only: &'a [String],
+    /// A failure undoes everything.
+    pub(super) rollback_all: bool,
+}
+
+/// The plan of a triage, and what to think about.
 ///
 /// # Errors
 /// When there is no such triage, or nothing in it that an agent takes.
@@ -22,21 +33,25 @@ pub(super) async fn body(
     context: &Context,
     who: &Principal,
     id: &str,
-    rollback_all: bool,
-) -> Result<Body, Refusal> {
+    wanted: Wanted<'_>,
+) -> Result<(Body, Vec<Complaint>), Refusal> {
+    let store = &**context.runs.store();
     let found = match id.is_empty() || id.contains('\0') {
         true => None,
-        false => triages::get(&**context.runs.store(), &who.tenant, id).await?,
+        false => triages::get(store, &who.tenant, id).await?,
     };
     let Some((_, stored)) = found else {
         let message = format!("there is no triage `{}`", cut(id, 200));
         return Err(Refusal::missing(Reason::TriageNotFound, "triage", id, message));
     };
-    let draft = draft(context, id, &stored, rollback_all);
+    let mended = plans::mended(store, &who.tenant, id).await?;
+    let chosen = Chosen::of(&stored, wanted.only, mended)?;
+    let draft = draft(context, id, &stored, &chosen, wanted.rollback_all);
     let written = plan::write(&draft).map_err(|error| match error {
         plan::Error::TooLarge { .. } => Refusal::limit("plan", error.to_string()),
         error => Refusal::field("triage_id", error.to_string()),
     })?;
+    let notes = chosen.notes(&stored, &draft);
     let categories: BTreeMap<&str, &str> = stored
         .decided
         .assignments
@@ -44,28 +59,112 @@ pub(super) async fn body(
         .map(|assigned| (assigned.issue_id.as_str(), assigned.category.as_str()))
         .collect();
     let issues = draft.issues.iter().zip(written.steps).map(|(planned, step)| {
-        let (agent, estimate_ms) = match &planned.by {
-            By::Agent(by) => (by.agent.clone(), u64::try_from(by.estimate.as_millis()).ok()),
-            By::Person { .. } => (String::new(), None),
+        let by = match &planned.by {
+            By::Agent(by) => Some(by),
+            By::Person { .. } => None,
         };
         let category = categories.get(planned.issue.as_str()).copied().unwrap_or_default();
         plans::Issue {
             id: planned.issue.clone(),
             title: planned.title.clone(),
             step,
-            estimate_ms,
+            estimate_ms: by.and_then(|by| u64::try_from(by.estimate.as_millis()).ok()),
             category: category.to_owned(),
-            agent,
+            agent: by.map(|by| by.agent.clone()).unwrap_or_default(),
+            action: by.map(|by| by.action.clone()).unwrap_or_default(),
+            severity: planned.severity.clone(),
         }
     });
     let issues = issues.collect();
-    Ok(Body { triage: id.to_owned(), text: written.text, issues, ..Body::default() })
+    Ok((Body { triage: id.to_owned(), text: written.text, issues, ..Body::default() }, notes))
 }
 
-fn draft(context: &Context, id: &str, stored: &Stored, rollback_all: bool) -> Draft {
+/// Which issues of a triage a plan is for.
+struct Chosen {
+    /// Issues and the ones that they are duplicates of.
+    first_of: BTreeMap<String, String>,
+    /// The issues.
+    chosen: BTreeSet<String>,
+    /// Those that plans, or people, have mended, or that are left as they are.
+    through: BTreeSet<String>,
+}
+
+impl Chosen {
+    fn of(stored: &Stored, only: &[String], mended: BTreeSet<String>) -> Result<Self, Refusal> {
+        let Stored { issues, decided, handled, .. } = stored;
+        let first_of: BTreeMap<String, String> =
+            decided.duplicates.iter().map(|it| (it.issue_id.clone(), it.of.clone())).collect();
+        let firsts = issues.iter().filter(|issue| !first_of.contains_key(&issue.id));
+        let all: BTreeSet<String> = firsts.map(|issue| issue.id.clone()).collect();
+        let mut through = mended;
+        through.extend(handled.keys().cloned());
+        let mut chosen = BTreeSet::new();
+        for (at, id) in only.iter().enumerate() {
+            let first = first_of.get(id).unwrap_or(id);
+            let field = format!("issue_ids[{at}]");
+            if !all.contains(first) {
+                let shown = cut(id, 200);
+                return Err(Refusal::field(&field, format!("`{shown}` is no issue of the triage")));
+            }
+            if let Some(handled) = handled.get(first) {
+                let how = if handled.mended { "mended by hand" } else { "to be left as it is" };
+                let wrong = format!("`{first}` is {how}, as `{}` said", handled.by);
+                return Err(Refusal::field(&field, wrong));
+            }
+            chosen.insert(first.clone());
+        }
+        if only.is_empty() {
+            chosen = all.difference(&through).cloned().collect();
+        }
+        if chosen.is_empty() {
+            let wrong = "all its issues are mended, or left as they are; name those that are to \
+                         be mended again by `issue_ids`";
+            return Err(Refusal::field("triage_id", wrong));
+        }
+        Ok(Self { first_of, chosen, through })
+    }
+
+    /// What an issue of the plan waits for within it.
+    fn depends_on(&self, issue: &Issue) -> Vec<String> {
+        self.needs(issue).filter(|on| self.chosen.contains(*on)).cloned().collect()
+    }
+
+    fn needs<'a>(&'a self, issue: &'a Issue) -> impl Iterator<Item = &'a String> {
+        let first = |on: &'a String| self.first_of.get(on).unwrap_or(on);
+        issue.depends_on.iter().map(first).filter(|on| **on != issue.id)
+    }
+
+    /// Says what issues of the plan need that is not mended, and stands in no step of it.
+    fn notes(&self, stored: &Stored, draft: &Draft) -> Vec<Complaint> {
+        let planned: BTreeSet<&str> = draft.issues.iter().map(|it| it.issue.as_str()).collect();
+        let issues = stored.issues.iter().filter(|issue| planned.contains(issue.id.as_str()));
+        let left = issues.flat_map(|issue| {
+            let is_left = |on: &&String| !self.chosen.contains(*on) && !self.through.contains(*on);
+            self.needs(issue).filter(is_left).map(|on| (&issue.id, on))
+        });
+        left.take(limits::WARNINGS_MAX)
+            .map(|(issue, on)| Complaint {
+                file: String::new(),
+                line: 0,
+                column: 0,
+                message: format!(
+                    "the issue `{issue}` depends on `{on}`, which is not mended and not in the plan"
+                ),
+                suggestion: String::new(),
+                severity: complaint::Severity::Warning,
+            })
+            .collect()
+    }
+}
+
+fn draft(
+    context: &Context,
+    id: &str,
+    stored: &Stored,
+    chosen: &Chosen,
+    rollback_all: bool,
+) -> Draft {
     let Stored { issues, decided: result, .. } = stored;
-    let first_of: BTreeMap<&str, &str> =
-        result.duplicates.iter().map(|it| (it.issue_id.as_str(), it.of.as_str())).collect();
     let stages = result
         .stages
         .iter()
@@ -74,19 +173,15 @@ fn draft(context: &Context, id: &str, stored: &Stored, rollback_all: bool) -> Dr
     let stages: BTreeMap<&str, usize> = stages.collect();
     let mut planned: Vec<(Planned, f64)> = issues
         .iter()
-        .filter(|issue| !first_of.contains_key(issue.id.as_str()))
+        .filter(|issue| chosen.chosen.contains(&issue.id))
         .map(|issue| {
             let (by, priority) = by(context, issue, result);
-            let on = |on: &String| {
-                let on = first_of.get(on.as_str()).copied().unwrap_or(on);
-                (*on != *issue.id).then(|| on.to_owned())
-            };
             let planned = Planned {
                 issue: issue.id.clone(),
                 title: issue.title.clone(),
                 severity: severity(issue.severity).to_owned(),
                 priority: urgency(issue.severity),
-                depends_on: issue.depends_on.iter().filter_map(on).collect(),
+                depends_on: chosen.depends_on(issue),
                 stage: stages.get(issue.id.as_str()).copied().unwrap_or(usize::MAX),
                 by,
             };

@@ -20,6 +20,7 @@ use crate::documents::Kind;
 use crate::limits;
 use crate::plans::{Body, Issue};
 pub use execute::execute;
+use from_triage::Wanted;
 pub(super) use stored::Plan;
 
 /// `CreateRecoveryPlan`.
@@ -30,14 +31,28 @@ pub async fn create(
 ) -> Result<v1::CreateRecoveryPlanResponse, Refusal> {
     let asked =
         format!("{:?} {} {}", request.source, request.rollback_all, request.allow_not_undoable);
-    let mark = Mark::new(&request.request_id, "CreateRecoveryPlan", &[asked.as_bytes()])?;
+    let only = request.issue_ids.join("\n");
+    let mut parts = vec![asked.as_bytes()];
+    // A request without them has the mark that it always had.
+    if !only.is_empty() {
+        parts.push(only.as_bytes());
+    }
+    let mark = Mark::new(&request.request_id, "CreateRecoveryPlan", &parts)?;
     if let Some(plan) = made_before(context, who, mark.as_ref()).await? {
         let plan = Some(plan.shown(true));
         return Ok(v1::CreateRecoveryPlanResponse { plan, complaints: vec![] });
     }
+    let mut notes = Vec::new();
     let mut body = match request.source {
         Some(Source::TriageId(id)) => {
-            from_triage::body(context, who, &id, request.rollback_all).await?
+            let wanted = Wanted { only: &request.issue_ids, rollback_all: request.rollback_all };
+            let (body, said) = from_triage::body(context, who, &id, wanted).await?;
+            notes = said;
+            body
+        }
+        Some(Source::Definition(_)) if !request.issue_ids.is_empty() => {
+            let wrong = "are those of a triage; a definition says itself what is done";
+            return Err(Refusal::field("issue_ids", wrong));
         }
         Some(Source::Definition(_)) if request.rollback_all => {
             let wrong = "a definition says itself what a failure undoes: `error_handling`";
@@ -61,7 +76,8 @@ pub async fn create(
         let before = made_before(context, who, mark.as_ref()).await?;
         plan = before.ok_or_else(|| Refusal::unavailable("the request is being carried out"))?;
     }
-    let complaints = checked.shown();
+    let mut complaints = checked.shown();
+    complaints.extend(convert::complaints(&notes));
     Ok(v1::CreateRecoveryPlanResponse { plan: Some(plan.shown(true)), complaints })
 }
 
@@ -100,11 +116,16 @@ fn issues_of(context: &Context, graph: &Graph) -> Vec<Issue> {
             }
             _ => ("", None),
         };
+        let action = match &node.kind {
+            NodeKind::Action(action) => action.action.to_string(),
+            _ => String::new(),
+        };
         Issue {
             id: node.id.to_string(),
             step: Some(node.id.to_string()),
             estimate_ms: estimate.and_then(|it| u64::try_from(it.as_millis()).ok()),
             agent: agent.to_owned(),
+            action,
             ..Issue::default()
         }
     };

@@ -71,6 +71,34 @@ pub(crate) async fn a_change_is_done_as_a_whole_or_not_at_all(world: World) {
     assert_eq!(store.request("default", "r2").await.unwrap(), None);
 }
 
+pub(crate) async fn many_documents_are_written_at_once_or_none(world: World) {
+    let store = &world.store;
+    let row = |number: i64| {
+        let mut row = document(6, &format!("e{number:05}"), NOW);
+        row.due_at = (number % 2 == 0).then_some(NOW);
+        row.parent = (number % 3 == 0).then(|| "t".to_owned());
+        row
+    };
+    let new = |number: i64| DocumentWrite { row: row(number), expected_version: 0 };
+    let all = Change { documents: (0..1_203).map(new).collect(), ..Change::default() };
+    assert_eq!(store.change(&all).await.unwrap(), Changed::Done);
+    for number in [0, 499, 500, 1_202] {
+        let stored = store.document(6, &format!("e{number:05}")).await.unwrap();
+        assert_eq!(stored, Some(row(number)));
+    }
+    // One that is there already spoils all; what is changed stands among what is new.
+    let mut documents: Vec<DocumentWrite> = (1_203..2_000).map(new).collect();
+    documents.push(DocumentWrite { row: newer(&row(600)), expected_version: 1 });
+    let mut spoilt = documents.clone();
+    spoilt.push(new(700));
+    let spoilt = Change { documents: spoilt, ..Change::default() };
+    assert_eq!(store.change(&spoilt).await.unwrap(), Changed::Conflict);
+    assert_eq!(store.document(6, "e01203").await.unwrap(), None);
+    let change = Change { documents, ..Change::default() };
+    assert_eq!(store.change(&change).await.unwrap(), Changed::Done);
+    assert_eq!(store.document(6, "e00600").await.unwrap().unwrap().version, 2);
+}
+
 pub(crate) async fn a_change_over_a_limit_is_refused(world: World) {
     let twice = DocumentWrite { row: document(1, "a", NOW), expected_version: 0 };
     let mut changes = vec![Change { documents: vec![twice.clone(), twice], ..Change::default() }];
@@ -82,7 +110,8 @@ pub(crate) async fn a_change_over_a_limit_is_refused(world: World) {
     entry.body = vec![b' '; store::limits::AUDIT_BODY_BYTES_MAX + 1];
     changes.push(Change { audit: vec![entry], ..Change::default() });
     changes.push(Change { audit: vec![audit("run/1", 0)], ..Change::default() });
-    let many = (1..=1001).map(|number| audit("run/1", number)).collect();
+    let max = i64::try_from(store::limits::CHANGE_ROWS_MAX).unwrap();
+    let many = (1..=max + 1).map(|number| audit("run/1", number)).collect();
     changes.push(Change { audit: many, ..Change::default() });
     for change in changes {
         let refused = world.store.change(&change).await;

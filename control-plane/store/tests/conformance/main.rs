@@ -108,6 +108,7 @@ cases! {
     document:
         documents_change_by_compare_and_swap,
         a_change_is_done_as_a_whole_or_not_at_all,
+        many_documents_are_written_at_once_or_none,
         a_change_over_a_limit_is_refused,
         documents_are_listed_and_filtered,
         documents_come_with_a_run_and_go_with_it,
