@@ -159,8 +159,7 @@ fn new(
 }
 
 /// What the end of a plan's run changes about its questions: one is opened for each issue with a
-/// step that is not mended, and those of issues that are after all are withdrawn. `before`: the
-/// run has ended before, and has gone on.
+/// step that is not mended, and those of issues that are after all are withdrawn.
 ///
 /// # Errors
 /// When the store does not answer.
@@ -168,18 +167,16 @@ pub async fn open_for_plan(
     store: &dyn Store,
     plan: &DocumentRow,
     body: &Body,
-    before: bool,
     now: Instant,
 ) -> Result<Vec<DocumentWrite>, store::Error> {
     let Some(ended) = &body.ended else { return Ok(Vec::new()) };
     let ids: Vec<String> =
         (1..=body.issues.len()).map(|place| id_of_issue(&plan.id, place)).collect();
+    // A run that has ended before, and has gone on, has some already.
     let mut known = BTreeMap::new();
-    if before {
-        for ids in ids.chunks(store::limits::PAGE_ROWS_MAX as usize) {
-            let rows = store.documents_of(Kind::Escalation.number(), ids).await?;
-            known.extend(rows.into_iter().map(|row| (row.id.clone(), row)));
-        }
+    for ids in ids.chunks(store::limits::PAGE_ROWS_MAX as usize) {
+        let rows = store.documents_of(Kind::Escalation.number(), ids).await?;
+        known.extend(rows.into_iter().map(|row| (row.id.clone(), row)));
     }
     let mut writes = Vec::new();
     for ((issue, end), id) in body.issues.iter().zip(&ended.issues).zip(ids) {

@@ -110,8 +110,8 @@ async fn close(
     let now = runs.clock().now();
     let ended = ended(runs, &body, run).await?;
     let entry = entry(&row.id, &body, &ended, run);
-    let before = body.ended.replace(ended).is_some();
-    let mut documents = issues::open_for_plan(store, &row, &body, before, now).await?;
+    body.ended = Some(ended);
+    let mut documents = issues::open_for_plan(store, &row, &body, now).await?;
     let asks = !documents.is_empty();
     if let Some(outcome) = outcome::of(&body) {
         let known = store.document(Kind::PlanOutcome.number(), &row.id).await?;

@@ -10,6 +10,7 @@
 //! - `agents`: agents are drained;
 //! - `doctor`: how the deployment is;
 //! - `triage`: issues are placed, outcomes learned from;
+//! - `issues`: people are asked about issues that nobody mends;
 //! - `plans`: what is written once the run of a plan has ended;
 //! - `port`: what else the port serves, and how it stops.
 #![expect(clippy::unwrap_used, reason = "tests")]
@@ -17,6 +18,7 @@
 mod admission;
 mod agents;
 mod doctor;
+mod issues;
 mod plans;
 mod port;
 mod retention;

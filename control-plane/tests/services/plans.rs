@@ -136,5 +136,8 @@ async fn what_is_undone_later_is_told_by_the_plan() {
     .await;
     let plan = get(&server, &plan_id).await;
     assert_eq!(plan.run_status(), RunStatus::RolledBack);
+    let store = server.control_plane.core().store();
+    let asked = store.document(Kind::Escalation.number(), &format!("{plan_id}-1")).await.unwrap();
+    assert!(asked.is_some_and(|row| row.due_at.is_some()), "people are asked about it");
     assert_eq!(actions(&server, &plan_id).await.iter().filter(|it| *it == "plan.end").count(), 2);
 }

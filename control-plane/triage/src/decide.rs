@@ -157,7 +157,7 @@ pub struct Escalated {
     pub count: u32,
     /// Whom it would have gone to, were that sure.
     #[serde(default)]
-    pub proposal: Option<Proposal>,
+    pub proposal: Option<Box<Proposal>>,
 }
 
 /// An issue that is the same as one before it.
@@ -455,13 +455,13 @@ impl<'a> Chooser<'a> {
         })
     }
 
-    fn proposal(&self, issue: &Issue, at: usize, number: usize) -> Proposal {
+    fn proposal(&self, issue: &Issue, at: usize, number: usize) -> Box<Proposal> {
         let agent = &self.input.agents[at];
         let action = &agent.actions[number];
         let params = params_of(issue, action.input_schema.as_ref());
         let lacks = self.schema_error(at, number, &params).unwrap_or_default();
         let (agent_type, action) = (agent.agent_type.clone(), action.name.clone());
-        Proposal { agent_type, action, params, lacks }
+        Box::new(Proposal { agent_type, action, params, lacks })
     }
 
     fn kind(&self, issue: &Issue, tokens: &Tokens) -> Option<Kind> {
