@@ -1,6 +1,7 @@
 //! What is written once a plan's run has ended: on the plan how each issue ended, beside it how
-//! the agents did, questions about what is not mended, and an entry in the audit log; in one change, by compare-and-swap, so that it
-//! is written once however many look. A run that goes on and ends again is looked at again.
+//! the agents did, questions about what is not mended, and an entry in the audit log; in one
+//! change, by compare-and-swap, so that it is written once however many look. A run that goes on
+//! and ends again is looked at again.
 
 use std::sync::Arc;
 use std::time::Duration;

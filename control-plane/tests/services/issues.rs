@@ -1,5 +1,5 @@
-//! What becomes of issues that nobody is sure of, or that a recovery did not mend: people are asked,
-//! and what they say is done.
+//! What becomes of issues that nobody is sure of, or that a recovery did not mend: people are
+//! asked, and what they say is done.
 
 use agent_sdk::{Action, Agent, Context, Failure, Handles, Undo};
 use contracts::v1::create_recovery_plan_request::Source;
