@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use agent_sdk::{Action, Agent, Context, Failure, Json, RunConfig, Undo};
 use contracts::v1::orchestrator_service_client::OrchestratorServiceClient;
+use contracts::v1::recovery_service_client::RecoveryServiceClient;
 use contracts::v1::{self, RunStatus, start_run_request::Source};
 use control_plane::clock::SystemClock;
 use control_plane::config::{Config, Secret};
@@ -265,15 +266,17 @@ async fn life(database: Option<String>, die_behind: u64) -> Lived {
     let living = async {
         let run_id = start_run(listen).await;
         assert_eq!(ended(listen, &run_id).await.status(), RunStatus::RolledBack);
+        run_id
     };
     tokio::pin!(living);
     let crashed = tokio::select! {
-        () = &mut living => false,
+        _ = &mut living => false,
         () = server.died() => true,
     };
     if crashed {
         server = start(0);
-        living.await;
+        let run_id = living.await;
+        written(listen, &run_id).await;
     }
     shutdown.cancel();
     drop(agent.await);
@@ -282,6 +285,23 @@ async fn life(database: Option<String>, die_behind: u64) -> Lived {
     let transitions = transitions.ok().and_then(|text| text.parse().ok()).unwrap_or_default();
     let outside = outside.lock().unwrap().clone();
     Lived { outside, transitions, crashed }
+}
+
+/// What the run's commits wrote beside its journal says the same, whoever made them.
+async fn written(listen: SocketAddr, run_id: &str) {
+    let channel = Channel::from_shared(format!("http://{listen}")).unwrap().connect_lazy();
+    let mut recovery = RecoveryServiceClient::new(channel);
+    let filter = format!("run_id={run_id}");
+    let list = v1::ListRollbacksRequest { filter, ..Default::default() };
+    let rollbacks = recovery.list_rollbacks(list).await.unwrap().into_inner().rollbacks;
+    assert_eq!(rollbacks.len(), 1, "{rollbacks:?}");
+    assert_eq!(rollbacks[0].status(), v1::RollbackStatus::Succeeded, "{rollbacks:?}");
+    let counts = rollbacks[0].counts.unwrap();
+    assert_eq!((counts.undone, counts.stuck), (counts.total, 0), "{counts:?}");
+    let list = v1::ListCheckpointsRequest { run_id: run_id.to_owned(), ..Default::default() };
+    let checkpoints = recovery.list_checkpoints(list).await.unwrap().into_inner().checkpoints;
+    let names: Vec<_> = checkpoints.iter().map(|checkpoint| checkpoint.name.as_str()).collect();
+    assert_eq!(names, ["start", "c0", "c8", "c16", "c24"]);
 }
 
 /// What must stand outside, whatever happened on the way.
