@@ -122,8 +122,6 @@ impl std::fmt::Debug for Definitions {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use store::testing::memory::{Access, Gate, Memory};
