@@ -420,6 +420,8 @@ pub const ESCALATION_COMMENTS_MAX: usize = 200;
 pub const ESCALATIONS_LOOK_EVERY: Duration = Duration::from_secs(30);
 /// How many escalations people are told of before it is looked for more.
 pub const ESCALATIONS_CALLED_AT_ONCE: u32 = 100;
+/// How many of these are told each by itself; of more, the first so many and how many more.
+pub const ESCALATIONS_TOLD_EACH: usize = 5;
 /// How often it is looked for more in one go.
 pub const ESCALATION_PAGES_AT_ONCE: usize = 20;
 /// How many stored rows are looked through for one page of escalations where few fit its filter.

@@ -99,9 +99,13 @@ pub async fn call(
         let limit = limits::ESCALATIONS_CALLED_AT_ONCE;
         let due = store.due_documents(Kind::Escalation.number(), now.0, limit).await?;
         let is_last = due.len() < limit as usize;
+        let mut messages = Vec::new();
         for row in due {
-            let Some(message) = note(store, policy, row, now).await? else { continue };
-            called += 1;
+            messages.extend(note(store, policy, row, now).await?);
+        }
+        called += messages.len();
+        for message in told(messages) {
+            tracing::info!("{message}");
             if let Err(why) = notifier.send(&policy.channels, &message).await {
                 tracing::warn!(%why, "a call for people was not taken");
             }
@@ -141,9 +145,17 @@ async fn note(
         Changed::Done => {}
         Changed::Conflict | Changed::DuplicateRequest(_) => return Ok(None),
     }
-    let message = message(&row.id, &question, handling.reminders);
-    tracing::info!(escalation = %row.id, reminders = handling.reminders, "{message}");
-    Ok(Some(message))
+    Ok(Some(message(&row.id, &question, handling.reminders)))
+}
+
+/// What is told at once: each by itself, or, where there are many, the first and how many more.
+fn told(messages: Vec<String>) -> Vec<String> {
+    let more = messages.len().saturating_sub(limits::ESCALATIONS_TOLD_EACH);
+    if more == 0 {
+        return messages;
+    }
+    let first = messages[..limits::ESCALATIONS_TOLD_EACH].join("\n");
+    vec![format!("{first}\nand {more} more: orchestrator escalations list")]
 }
 
 /// What people are told.
@@ -186,6 +198,17 @@ mod tests {
         );
         assert_eq!(told, expected);
         assert!(message("e-1", &question, 3).starts_with("a person is needed (told 3 times): "));
+    }
+
+    #[test]
+    fn of_many_the_first_are_told_and_how_many_more() {
+        let some = |count: usize| (0..count).map(|it| it.to_string()).collect::<Vec<_>>();
+        let few = some(limits::ESCALATIONS_TOLD_EACH);
+        assert_eq!(told(few.clone()), few);
+        let many = told(some(limits::ESCALATIONS_TOLD_EACH + 7));
+        assert_eq!(many.len(), 1);
+        assert!(many[0].starts_with("0\n1\n"), "{}", many[0]);
+        assert!(many[0].ends_with("\nand 7 more: orchestrator escalations list"), "{}", many[0]);
     }
 
     #[tokio::test]
