@@ -197,6 +197,8 @@ fn decisions(triages: &[v1::Triage]) -> BTreeMap<String, String> {
             all.insert(one.issue_id.clone(), format!("{one:?}"));
         }
         for one in &triage.escalated {
+            // Each triage asks people by itself.
+            let one = v1::EscalatedIssue { escalation_id: String::new(), ..one.clone() };
             all.insert(one.issue_id.clone(), format!("{one:?}"));
         }
     }
