@@ -24,9 +24,8 @@ async fn a_server_that_is_well_says_so_of_everything() {
     let _echo = echo(&server).await;
     let checks = checks(&server).await;
     let names: Vec<&str> = checks.iter().map(|check| check.name.as_str()).collect();
-    let all =
-        ["database", "schema", "clock", "replicas", "runs", "agents", "waiting", "limits", "disk"];
-    assert_eq!(names, all);
+    let all = "database schema clock replicas runs agents waiting limits people disk";
+    assert_eq!(names.join(" "), all);
     // How fast the database is and how full the disk is are the machine's.
     for check in checks.iter().filter(|it| it.name != "database" && it.name != "disk") {
         assert_eq!(check.status(), CheckStatus::Ok, "{check:?}");
