@@ -148,7 +148,7 @@ impl Target {
             remove_file(&current)?;
             return sync(&self.root);
         };
-        let new = self.root.join(".current.new");
+        let new = self.new_link();
         remove_file(&new)?;
         std::os::unix::fs::symlink(Path::new("releases").join(id), &new)
             .map_err(Failure::io("make the link", &new))?;
@@ -207,9 +207,20 @@ impl Target {
         remove_folder(&old)
     }
 
-    /// Removes what copies and removals left that were broken off.
+    /// Removes what copies, removals and writes left that were broken off.
     fn sweep(&self) -> Result<(), Failure> {
+        let link = self.new_link();
+        if link.is_symlink() {
+            remove_file(&link)?;
+        }
         for name in self.names()? {
+            let record = name.strip_suffix(durable::NEW_SUFFIX);
+            if let Some(id) = record.and_then(|record| record.strip_suffix(".json"))
+                && is_id(id)
+            {
+                remove_file(&self.root.join("releases").join(&name))?;
+                continue;
+            }
             let inner = name.strip_prefix('.').unwrap_or_default();
             let id = inner.strip_suffix(".staging").or_else(|| inner.strip_suffix(".old"));
             if id.is_some_and(is_id) {
@@ -237,6 +248,11 @@ impl Target {
 
     fn hidden(&self, id: &str, kind: &str) -> PathBuf {
         self.root.join("releases").join(format!(".{id}.{kind}"))
+    }
+
+    /// The link on its way to become the current one.
+    fn new_link(&self) -> PathBuf {
+        self.root.join(".current.new")
     }
 
     fn record_path(&self, id: &str) -> PathBuf {

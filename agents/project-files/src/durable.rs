@@ -5,10 +5,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
+/// Behind a file's name while it is written; a write that was broken off leaves such a file.
+pub const NEW_SUFFIX: &str = ".new";
+
 /// Writes a file so that it is there as a whole, or as it was before, whatever happens.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".new");
+    name.push(NEW_SUFFIX);
     let new = path.with_file_name(name);
     let mut file = File::create(&new)?;
     file.write_all(bytes)?;

@@ -154,6 +154,17 @@ fn a_plan_that_is_too_large_says_what_to_do() {
     assert!(matches!(write(&draft(vec![long])), Err(Error::TooLarge { what: "bytes", .. })));
 }
 
+#[test]
+fn params_whose_keys_look_like_expressions_mean_themselves() {
+    let params = json!({"${{": 1, "a": {"$${{ b }}": "${{ c }}"}, "d": [{"${{ e }}": null}]});
+    let mut issue = agent("a", &[]);
+    let By::Agent(assigned) = &mut issue.by else { panic!() };
+    assigned.params = params.as_object().unwrap().clone();
+    let draft = draft(vec![issue]);
+    let written = write(&draft).unwrap();
+    inputs_are_as_drafted(&draft, &written, compiled(&written)).unwrap();
+}
+
 fn any_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -200,7 +211,7 @@ prop_compose! {
                 estimate: Duration::from_millis(millis.into()),
             }))
         };
-        let issue = format!("{before}{id}");
+        let issue = format!("{before:02}{id}");
         let on = if before == 0 { vec![] } else { on };
         (Planned { issue, title, severity, priority, depends_on: vec![], stage, by }, on)
     }

@@ -46,7 +46,7 @@ fn block(value: &Value, indent: usize, depth: usize, out: &mut String) {
         Value::Object(fields) if !fields.is_empty() && depth < BLOCK_DEPTH_MAX => {
             out.push('\n');
             for (name, value) in fields {
-                out.push_str(&format!("{pad}{}:", text(name)));
+                out.push_str(&format!("{pad}{}:", text(&literal(name))));
                 block(value, indent + 2, depth + 1, out);
             }
         }
@@ -82,7 +82,7 @@ fn flow(value: &Value, out: &mut String) {
             out.push('{');
             for (at, (name, value)) in fields.iter().enumerate() {
                 out.push_str(if at == 0 { "" } else { ", " });
-                out.push_str(&quoted(name));
+                out.push_str(&quoted(&literal(name)));
                 out.push_str(": ");
                 flow(value, out);
             }

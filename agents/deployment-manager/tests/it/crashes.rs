@@ -13,14 +13,16 @@ use crate::support::World;
 enum Crash {
     WhileCopying,
     BeforeRecord,
+    WhileRecording,
     BeforeSwitch,
     WhileSwitching,
     AfterSwitch,
 }
 
-const CRASHES: [Crash; 5] = [
+const CRASHES: [Crash; 6] = [
     Crash::WhileCopying,
     Crash::BeforeRecord,
+    Crash::WhileRecording,
     Crash::BeforeSwitch,
     Crash::WhileSwitching,
     Crash::AfterSwitch,
@@ -51,6 +53,9 @@ fn break_off(world: &World, crash: Crash) {
             fs::rename(place, releases.join(format!(".{}.staging", release.id))).unwrap();
         }
         Crash::BeforeRecord => fs::remove_file(record).unwrap(),
+        Crash::WhileRecording => {
+            fs::rename(&record, releases.join(format!("{}.json.new", release.id))).unwrap();
+        }
         Crash::BeforeSwitch => {}
         Crash::WhileSwitching => {
             let link = Path::new("releases").join(&release.id);
@@ -94,6 +99,7 @@ fn an_undo_leaves_the_old_release_alone() {
         deploy::undo(&world.workspace, "2", false).unwrap();
         assert_eq!(world.live().as_deref(), Some("one"), "{crash:?}");
         assert_eq!(world.names(), before, "{crash:?}");
+        assert!(!world.target().join(".current.new").is_symlink(), "{crash:?}");
     }
 }
 

@@ -14,7 +14,7 @@ use super::limit::{EXPRESSIONS_MAX, NAME_CHARS_MAX};
 use super::locate::{self, Places, Words};
 use super::nearest::{self, hint, listed};
 use super::yaml::{Key, Kind, Node, shorten};
-use crate::expression::{Expression, Reference, Template};
+use crate::expression::{Expression, Reference, Template, template_key};
 use crate::graph::{Position, Retry};
 
 /// Reads a tree into a draft.
@@ -395,8 +395,11 @@ impl Reader<'_> {
     }
 
     fn template_key(&mut self, key: &Key, what: &str) -> bool {
-        if key.text.contains("${{") {
-            let message = format!("{what}: a key cannot be computed, only values may hold `${{{{`");
+        if template_key(&key.text).is_none() {
+            let message = format!(
+                "{what}: a key cannot be computed, only values may hold `${{{{`; write `$${{{{` \
+                 for one that means itself"
+            );
             self.complaints.error(key.position, message);
             return false;
         }

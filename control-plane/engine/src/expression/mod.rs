@@ -28,6 +28,7 @@ mod value;
 pub mod limit;
 
 pub use api::{EvaluateError, Expression, Lookup, ParseError, Reference, Resolved, Scope};
+pub(crate) use template::key as template_key;
 pub use template::{Template, TemplateError};
 
 #[cfg(test)]

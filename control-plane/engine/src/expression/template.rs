@@ -1,7 +1,7 @@
 //! Templates: JSON whose strings may hold `${{ expression }}`, as a step's `params`.
 //!
 //! A string that is exactly one expression keeps the value's type. In a longer text, strings go in
-//! as they are and everything else as compact JSON. `$${{` is a literal `${{`.
+//! as they are and everything else as compact JSON. `$${{` is a literal `${{`, also in a key.
 
 use std::sync::Arc;
 
@@ -121,6 +121,20 @@ impl Part {
     }
 }
 
+/// What a key of a template says, its escapes resolved; `None` when it holds an expression: only
+/// values may.
+pub(crate) fn key(written: &str) -> Option<String> {
+    let mut key = String::with_capacity(written.len());
+    let mut rest = written;
+    while let Some((before, behind)) = rest.split_once(OPENING) {
+        key.push_str(before.strip_suffix('$')?);
+        key.push_str(OPENING);
+        rest = behind;
+    }
+    key.push_str(rest);
+    Some(key)
+}
+
 fn text(pieces: &[Piece], scope: &dyn Scope, budget: &mut Budget) -> Result<String, EvaluateError> {
     let mut text = String::new();
     for piece in pieces {
@@ -173,14 +187,16 @@ impl Parser {
             Value::Object(fields) => {
                 let mut parts = Vec::with_capacity(fields.len());
                 for (name, field) in fields {
-                    if name.contains(OPENING) {
-                        let shown = super::api::shorten(name);
-                        let message =
-                            format!("the key `{shown}` holds `{OPENING}`; only values may");
-                        self.error(0, message);
-                    }
                     let part = self.below(name, field, depth);
-                    parts.push((name.clone(), part));
+                    match key(name) {
+                        Some(name) => parts.push((name, part)),
+                        None => {
+                            let shown = super::api::shorten(name);
+                            let message =
+                                format!("the key `{shown}` holds `{OPENING}`; only values may");
+                            self.error(0, message);
+                        }
+                    }
                 }
                 if parts.iter().all(|(_, part)| matches!(part, Part::Literal(_))) {
                     let fields = parts.into_iter();

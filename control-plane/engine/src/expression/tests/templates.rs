@@ -49,6 +49,7 @@ fn what_holds_no_expression_is_literal() {
     assert!(literal(json!({"a": [1, "x", "$${{ n }}"], "b": null})));
     assert!(!literal(json!({"a": [1, "${{ n }}"]})));
     check(json!({"b": [1, "$${{"], "a": {}}), json!({"b": [1, "${{"], "a": {}}));
+    check(json!({"$${{ n }}": "${{ 1 }}", "$$${{": 2}), json!({"${{ n }}": 1, "$${{": 2}));
 }
 
 #[test]
