@@ -209,6 +209,9 @@ pub const PARK_SOON_LOOK: Duration = Duration::from_millis(250);
 pub const PARK_SOON_AFTER: Duration = Duration::from_secs(1);
 /// Those that wake sooner than this stay even so.
 pub const PARK_SOON_AHEAD: Duration = Duration::from_secs(10);
+/// How many child runs the runs that are parked in one write wait for. One that waits for more
+/// stays in memory.
+pub const PARK_CHILDREN_AT_ONCE: usize = 10_000;
 /// How many unfinished runs are read from the store at once.
 pub const ADOPTION_PAGE: u32 = 1_000;
 /// How long a command waits for its answer before the client is told to try again.

@@ -1,8 +1,8 @@
-//! Every crash point of a recovery with rollback: the control plane is killed by SIGKILL right
-//! behind each durable transition and before its effects, one transition after the other, and what
-//! stands outside in the end is what stands there without a crash. The agent lives in this process
-//! and keeps what it did by idempotency key, as agents are to do; the control plane is this test
-//! binary started again.
+//! Every crash point of a recovery with rollback, and of a parked run that waits for another: the
+//! control plane is killed by SIGKILL right behind each durable transition and before its effects,
+//! one transition after the other, and what stands outside in the end is what stands there without
+//! a crash. The agent lives in this process and keeps what it did by idempotency key, as agents are
+//! to do; the control plane is this test binary started again.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -29,6 +29,7 @@ const LISTEN: &str = "CRASH_POINTS_LISTEN";
 const FOLDER: &str = "CRASH_POINTS_FOLDER";
 const DATABASE: &str = "CRASH_POINTS_DATABASE";
 const DIE_BEHIND: &str = "CRASH_POINTS_DIE_BEHIND";
+const PARKS: &str = "CRASH_POINTS_PARKS";
 /// Leases and grace are short, so that nothing is waited for.
 const LEASE: Duration = Duration::from_millis(200);
 /// How long anything may take that is waited for.
@@ -145,12 +146,24 @@ struct Server {
 
 impl Server {
     fn start(listen: SocketAddr, folder: &Path, database: Option<&str>, die_behind: u64) -> Self {
+        Self::start_with(listen, folder, database, die_behind, false)
+    }
+
+    /// It may let go of runs that only wait, at once.
+    fn start_with(
+        listen: SocketAddr,
+        folder: &Path,
+        database: Option<&str>,
+        die_behind: u64,
+        parks: bool,
+    ) -> Self {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["a_control_plane", "--exact", "--include-ignored"])
             .env(LISTEN, listen.to_string())
             .env(FOLDER, folder)
             .env(DATABASE, database.unwrap_or_default())
             .env(DIE_BEHIND, die_behind.to_string())
+            .env(PARKS, parks.to_string())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -180,13 +193,16 @@ async fn a_control_plane() {
     let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
     let database = std::env::var(DATABASE).unwrap();
     failpoint::die_behind(std::env::var(DIE_BEHIND).unwrap().parse().unwrap());
+    let usual = Config::default();
+    let parks: bool = std::env::var(PARKS).unwrap().parse().unwrap();
     let config = Config {
         listen: Some(listen.parse().unwrap()),
         data_dir: folder.clone(),
+        park_after: if parks { Duration::ZERO } else { usual.park_after },
         database_url: (!database.is_empty()).then(|| Secret::new(database)),
         grace_after_adoption: LEASE,
         replica_lease: LEASE,
-        ..Config::default()
+        ..usual
     };
     let _running = ControlPlane::start(&config, SystemClock::shared()).await.unwrap();
     let (writing, counted) = (folder.join("transitions.new"), folder.join("transitions"));
@@ -207,8 +223,7 @@ async fn client(listen: SocketAddr) -> OrchestratorServiceClient<Channel> {
 }
 
 /// Starts the run, again and again under one request id, until a server is there that says yes.
-async fn start_run(listen: SocketAddr) -> String {
-    let (yaml, below) = recovery();
+async fn start_run(listen: SocketAddr, (yaml, below): (String, String)) -> String {
     let siblings = [("below".to_owned(), below)].into();
     let definition = v1::Definition { yaml, file: "recovery.yml".to_owned(), siblings };
     let request = v1::StartRunRequest {
@@ -264,7 +279,7 @@ async fn life(database: Option<String>, die_behind: u64) -> Lived {
     let start = |die| Server::start(listen, folder.path(), database.as_deref(), die);
     let mut server = start(die_behind);
     let living = async {
-        let run_id = start_run(listen).await;
+        let run_id = start_run(listen, recovery()).await;
         assert_eq!(ended(listen, &run_id).await.status(), RunStatus::RolledBack);
         run_id
     };
@@ -356,4 +371,103 @@ async fn on_sqlite_every_crash_point_of_a_rollback_leads_to_the_same_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_postgres_every_crash_point_of_a_rollback_leads_to_the_same_end() {
     every_crash_point(async || Some(Database(store::testing::postgres().await))).await;
+}
+
+/// A run that waits for another, which waits for a signal.
+fn waiting() -> (String, String) {
+    let above = "name: waiting\nsteps: [{id: sub, workflow: below}]\n";
+    let below = "name: below\nsteps: [{id: w, wait_for: {signal: go}}]\n";
+    (above.to_owned(), below.to_owned())
+}
+
+/// The child run of a run, once both are nobody's.
+async fn parked_child(listen: SocketAddr, run_id: &str) -> String {
+    let begun = Instant::now();
+    let mut client = client(listen).await;
+    loop {
+        let filter = format!("parent_run_id={run_id}");
+        let list = v1::ListRunsRequest { filter, ..Default::default() };
+        let found = client.list_runs(list).await.map(|list| list.into_inner().runs);
+        let replicas = client.list_replicas(v1::ListReplicasRequest::default()).await;
+        let replicas = replicas.map(|list| list.into_inner().replicas);
+        if let (Ok(runs), Ok(replicas)) = (found, replicas)
+            && let [child] = &runs[..]
+            && replicas.iter().all(|replica| replica.runs == 0)
+        {
+            return child.run_id.clone();
+        }
+        assert!(begun.elapsed() < DEADLINE, "run {run_id} and its child are not parked");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Signals a run until it is known to have ended: an answer may be lost with a server.
+async fn signal(listen: SocketAddr, run_id: &str) {
+    let begun = Instant::now();
+    loop {
+        let request = v1::SignalRunRequest {
+            run_id: run_id.to_owned(),
+            signal: "go".to_owned(),
+            request_id: "the signal".to_owned(),
+            ..Default::default()
+        };
+        match client(listen).await.signal_run(request).await {
+            Ok(_) => return,
+            Err(status) if status.code() == Code::FailedPrecondition => return,
+            Err(status) => assert!(begun.elapsed() < DEADLINE, "{status:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Lives a wait for a child with one crash; gives whether there was one.
+async fn parked_life(database: Option<String>, die_behind: u64) -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    let listen = free_port();
+    let start = |die| Server::start_with(listen, folder.path(), database.as_deref(), die, true);
+    let mut server = start(die_behind);
+    let living = async {
+        let run_id = start_run(listen, waiting()).await;
+        let child = parked_child(listen, &run_id).await;
+        signal(listen, &child).await;
+        assert_eq!(ended(listen, &child).await.status(), RunStatus::Success);
+        assert_eq!(ended(listen, &run_id).await.status(), RunStatus::Success);
+    };
+    tokio::pin!(living);
+    let crashed = tokio::select! {
+        () = &mut living => false,
+        () = server.died() => true,
+    };
+    if crashed {
+        server = start(0);
+        living.await;
+    }
+    drop(server);
+    crashed
+}
+
+/// The starts of both, the end of the one that nobody is told of any more, and that of the other.
+const PARKED_CRASHES_MIN: u64 = 4;
+
+async fn every_crash_point_of_a_parked_run(databases: impl AsyncFn() -> Option<Database>) {
+    let mut crashes = 0;
+    loop {
+        let database = databases().await;
+        if !parked_life(database.as_ref().map(Database::url), crashes + 1).await {
+            break;
+        }
+        crashes += 1;
+    }
+    assert!(crashes >= PARKED_CRASHES_MIN, "only {crashes} crashes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_sqlite_a_parked_run_goes_on_behind_every_crash_point_of_its_child() {
+    every_crash_point_of_a_parked_run(async || None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_postgres_a_parked_run_goes_on_behind_every_crash_point_of_its_child() {
+    every_crash_point_of_a_parked_run(async || Some(Database(store::testing::postgres().await)))
+        .await;
 }

@@ -322,6 +322,61 @@ async fn a_parked_run_goes_on_wherever_it_is_asked() {
     assert_eq!(pair.owner_of(&run).await, Some(owner(&pair.b)));
 }
 
+/// The child runs of a run.
+async fn children(server: &TestServer, run: &str) -> Vec<String> {
+    let filter = format!("parent_run_id={run}");
+    let request = v1::ListRunsRequest { filter, ..Default::default() };
+    let runs = server.orchestrator().list_runs(request).await.unwrap().into_inner().runs;
+    runs.into_iter().map(|run| run.run_id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_run_hears_of_its_child_wherever_that_ends() {
+    const ABOVE: &str = "name: above\nsteps: [{id: sub, workflow: below}]\n";
+    const BELOW: &str = "name: below\nsteps: [{id: w, wait_for: {signal: go}}]\n";
+    let pair = Pair::start_with(|config| config.park_after = Duration::ZERO).await;
+    let below = v1::Definition { yaml: BELOW.to_owned(), ..Default::default() };
+    let register = v1::RegisterWorkflowRequest { definition: Some(below), ..Default::default() };
+    pair.a.orchestrator().register_workflow(register).await.unwrap();
+    let run = start(&pair.a, ABOVE).await;
+    until("the child is there", async || !children(&pair.a, &run).await.is_empty()).await;
+    let child = children(&pair.a, &run).await.remove(0);
+    until("both are parked", async || {
+        pair.owner_of(&run).await.is_none() && pair.owner_of(&child).await.is_none()
+    })
+    .await;
+    let active = |server: &TestServer| server.control_plane.core().runs.active();
+    until("neither is in memory", async || active(&pair.a) + active(&pair.b) == 0).await;
+    signal(&pair.b, &child).await.unwrap();
+    ended(&pair.a, &run).await;
+    assert_eq!(pair.owner_of(&child).await, Some(owner(&pair.b)), "where it was asked");
+    let adopted = |kind: &v1::EventKind| *kind == v1::EventKind::RunAdopted;
+    let below = kinds(&pair.a, &child).await;
+    assert_eq!(below.iter().filter(|kind| adopted(kind)).count(), 1, "{below:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_run_is_cancelled_with_its_parked_child() {
+    const ABOVE: &str = "name: above\nsteps: [{id: sub, workflow: waits}]\n";
+    let pair = Pair::start_with(|config| config.park_after = Duration::ZERO).await;
+    let below = v1::Definition { yaml: WAITS.to_owned(), ..Default::default() };
+    let register = v1::RegisterWorkflowRequest { definition: Some(below), ..Default::default() };
+    pair.a.orchestrator().register_workflow(register).await.unwrap();
+    let run = start(&pair.a, ABOVE).await;
+    until("the child is there", async || !children(&pair.a, &run).await.is_empty()).await;
+    let child = children(&pair.a, &run).await.remove(0);
+    until("both are parked", async || {
+        pair.owner_of(&run).await.is_none() && pair.owner_of(&child).await.is_none()
+    })
+    .await;
+    let cancel = v1::CancelRunRequest { run_id: run.clone(), ..Default::default() };
+    pair.b.orchestrator().cancel_run(cancel).await.unwrap();
+    for run in [run, child] {
+        until("it is cancelled", async || status(&pair.a, &run).await == v1::RunStatus::Cancelled)
+            .await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_replicas_are_listed() {
     let pair = Pair::start().await;

@@ -201,9 +201,9 @@ impl State {
         RunStatus::Running
     }
 
-    /// Whether nothing happens before a timer fires or somebody asks something: nothing is owed to
-    /// anybody (a task, the start of a child run, a notification), nothing is to be decided, and
-    /// no word is due of a child run's end or of a key.
+    /// Whether nothing happens before a timer fires, somebody asks something, or one of the
+    /// [awaited children](Self::awaited_children) ends: nothing is owed to anybody (a task, a
+    /// notification), nothing is to be decided, and no word is due of a key.
     #[must_use]
     pub fn only_waits(&self) -> bool {
         let open = match (self.phase, &self.rollback) {
@@ -215,14 +215,25 @@ impl State {
         open && self.busy == 0 && self.work.is_empty() && !self.is_owed_word()
     }
 
-    /// Whether a step waits for what this program itself tells it: who tells it may die before,
-    /// so that it must be asked for again.
+    /// The child runs whose ends steps wait for. Whether they were started is not known here.
+    #[must_use]
+    pub fn awaited_children(&self) -> Vec<RunId> {
+        let waiting = self.instances.iter().filter(|instance| instance.status == Status::Waiting);
+        let awaited = waiting.filter_map(|instance| match &instance.detail()?.waiting_for {
+            Some(WaitingFor::Child(child)) => Some(child.run),
+            _ => None,
+        });
+        awaited.collect()
+    }
+
+    /// Whether a step waits for what this program itself tells it and nothing else keeps: who
+    /// tells it may die before, so that it must be asked for again.
     fn is_owed_word(&self) -> bool {
         self.instances.iter().any(|instance| match instance.status {
             Status::Blocked => true,
             Status::Waiting => {
                 let waiting_for = instance.detail().and_then(|detail| detail.waiting_for.as_ref());
-                matches!(waiting_for, Some(WaitingFor::Child(_) | WaitingFor::Notification { .. }))
+                matches!(waiting_for, Some(WaitingFor::Notification { .. }))
             }
             _ => false,
         })

@@ -221,7 +221,8 @@ impl Runs {
                 store.take_over(run, Some(me), from, at).await?;
             }
             None => {
-                let parking = Parking { run, version: row.version, wake_at: None };
+                let children = Vec::new();
+                let parking = Parking { run, version: row.version, wake_at: None, children };
                 store.park(me, &[parking]).await?;
             }
         }

@@ -58,6 +58,11 @@ impl Effects {
         self.children.forget_all();
     }
 
+    /// Nobody here waits for these any more.
+    pub(super) fn forget_children_of(&self, children: &[RunId]) {
+        children.iter().for_each(|child| self.children.told(*child));
+    }
+
     /// Carries out the effects of a transition. What can wait until others' are carried out too
     /// goes into `batch`, which is done before anything that could not stand behind it.
     pub(crate) fn carry_out(&self, state: &State, effects: Vec<Effect>, batch: &mut Batch) {
@@ -120,7 +125,12 @@ impl Effects {
         self.runs.shared.keys.keep(run, &wanted);
         self.runs.shared.dispatcher.expect(orders);
         for effect in others {
-            self.carry_out_one(state, effect);
+            match effect {
+                Effect::StartChild { instance, path, child } => {
+                    self.start_child(state, instance, &path, *child, true);
+                }
+                other => self.carry_out_one(state, other),
+            }
         }
         // Of what was decided just now, this follows from no state.
         for effect in decided {
@@ -151,7 +161,7 @@ impl Effects {
                 self.runs.shared.keys.release(Holder { run, instance });
             }
             Effect::StartChild { instance, path, child } => {
-                self.start_child(state, instance, &path, *child);
+                self.start_child(state, instance, &path, *child, false);
             }
             Effect::CancelChild { run: child, reason } => self.cancel_child(child, reason),
             Effect::RollBackChild { instance, run: child } => {
@@ -181,7 +191,16 @@ impl Effects {
         self.runs.shared.keys.acquire(holder, acquire);
     }
 
-    fn start_child(&self, state: &State, instance: InstanceId, path: &str, child: Child) {
+    /// One that was `begun` before may be there, and goes on wherever it is: it is looked for
+    /// first, for to start it again would take it into memory.
+    fn start_child(
+        &self,
+        state: &State,
+        instance: InstanceId,
+        path: &str,
+        child: Child,
+        begun: bool,
+    ) {
         let runs = self.runs.clone();
         let above = Above {
             run: state.id(),
@@ -194,7 +213,10 @@ impl Effects {
         lock(&starting).entry(child.run).or_default().errands += 1;
         self.errand(async move {
             let parent = Parent { run: above.run, instance, depth: above.depth };
-            let started = start_child(&runs, &above, &child).await;
+            let started = match begun && is_under_way(&runs, child.run).await {
+                true => Ok(None),
+                false => start_child(&runs, &above, &child).await,
+            };
             let cancel = started_or_not(&mut lock(&starting), child.run);
             match (started, cancel) {
                 (Ok(Some((status, outputs, error))), _) => {
@@ -357,6 +379,12 @@ async fn start_child(runs: &Runs, above: &Above, child: &Child) -> Result<Option
             Err(error) => return Err(error.to_string()),
         }
     }
+}
+
+/// Whether a run is there and has not ended. When that cannot be read, whoever starts it finds out.
+async fn is_under_way(runs: &Runs, run: RunId) -> bool {
+    let standings = runs.store().standings(&[run]).await.unwrap_or_default();
+    standings.first().is_some_and(|standing| !standing.ended)
 }
 
 /// How a run ended, if it has.

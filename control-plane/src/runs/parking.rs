@@ -104,12 +104,15 @@ impl WritePath {
         let Some(spans) = self.parking.spans(self.slots.len()) else { return };
         let Ok(room) = self.parking.parked.clone().try_reserve_owned() else { return };
         let now = self.shared.clock.now();
-        let mut asked = Vec::new();
+        let (mut asked, mut children) = (Vec::new(), limits::PARK_CHILDREN_AT_ONCE);
         for (run, slot) in &mut self.slots {
             if asked.len() >= limits::PARK_AT_ONCE {
                 break;
             }
-            if let Some(parking) = parking(*run, slot, now, spans) {
+            if let Some(parking) = parking(*run, slot, now, spans)
+                && let Some(left) = children.checked_sub(parking.children.len())
+            {
+                children = left;
                 asked.push(parking);
                 let phase = std::mem::replace(&mut slot.phase, Phase::Loading);
                 slot.phase = match phase {
@@ -145,7 +148,7 @@ impl WritePath {
         {
             looks.reset_immediately();
         }
-        for Parking { run, wake_at, .. } in asked {
+        for Parking { run, wake_at, children, .. } in asked {
             let Some(slot) = self.slots.get_mut(&run) else { continue };
             if !matches!(slot.phase, Phase::Parking(_)) {
                 continue;
@@ -153,6 +156,10 @@ impl WritePath {
             let parked = done.contains(&run);
             if let (true, Some(at)) = (parked, wake_at) {
                 self.shared.wake.at(Instant(at));
+            }
+            if parked {
+                // Their ends wake it.
+                self.effects.forget_children_of(&children);
             }
             if parked && slot.queue.is_empty() {
                 self.remove_slot(run);
@@ -172,7 +179,8 @@ impl WritePath {
 }
 
 /// How a run is parked, if it is to be: it has only waited for the first time, and has to for the
-/// second.
+/// second. Of a child run nobody knows when it ends: what waits for one waits as long as the
+/// longer of the two, lest it is read again for each of many that end soon.
 fn parking(
     run: RunId,
     slot: &Slot,
@@ -183,11 +191,14 @@ fn parking(
     let wake_at = state.next_wakeup().map(|at| at.before(slot.ahead));
     let last_at = state.last_at().before(slot.ahead);
     let far = wake_at.is_none_or(|at| at > now.after(ahead));
-    let quiet = slot.queue.is_empty() && now.since(last_at) >= past && state.only_waits();
-    (quiet && far).then(|| {
-        let version = state.version();
-        Parking { run, version, wake_at: wake_at.map(|at| at.0) }
-    })
+    let waited = now.since(last_at);
+    if !slot.queue.is_empty() || waited < past || !far || !state.only_waits() {
+        return None;
+    }
+    let children = state.awaited_children();
+    let soon = !children.is_empty() && waited < past.max(ahead);
+    let (version, wake_at) = (state.version(), wake_at.map(|at| at.0));
+    (!soon).then_some(Parking { run, version, wake_at, children })
 }
 
 impl Runs {

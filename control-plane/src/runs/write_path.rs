@@ -72,7 +72,7 @@ pub(super) struct WritePath {
     /// All runs are lost; who waits until nothing of them is in the commit.
     losing: Option<oneshot::Sender<()>>,
     pub(super) shared: Arc<Shared>,
-    effects: Effects,
+    pub(super) effects: Effects,
     pub(super) slots: QuickMap<RunId, Slot>,
     timers: BTreeSet<(Instant, RunId)>,
     commits: lanes::Sender<Box<Commit>>,

@@ -7,8 +7,8 @@ use engine::{ContentHash, RunId};
 
 use crate::document::{check_audit, check_document, check_once};
 use crate::limits::{
-    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, BATCH_TRANSITIONS_MAX, BLOB_BYTES_MAX, STEP_BYTES_MAX,
-    TEXT_BYTES_MAX,
+    BATCH_BYTES_MAX, BATCH_EVENTS_MAX, BATCH_TRANSITIONS_MAX, BLOB_BYTES_MAX, PARENT_WAKES_AFTER,
+    STEP_BYTES_MAX, TEXT_BYTES_MAX,
 };
 use crate::pack::{PACKED, Stored, pack};
 use crate::{Commit, Error, Micros, Outcome, RequestRow};
@@ -41,6 +41,13 @@ impl Transition<'_> {
     pub(crate) fn at(&self) -> Micros {
         let last = self.commit.events.iter().map(|event| event.at).max();
         last.unwrap_or(self.commit.row.created_at)
+    }
+
+    /// The run whose child ends by this, and when it is to wake if it is parked.
+    pub(crate) fn parent_to_wake(&self) -> Option<(RunId, Micros)> {
+        let row = &self.commit.row;
+        let wakes = |at: Micros| at.saturating_add(PARENT_WAKES_AFTER);
+        row.parent.zip(row.ended_at.map(wakes))
     }
 
     /// Every blob that the run needs from now on.

@@ -59,6 +59,9 @@ pub mod limits {
     pub const TEXT_BYTES_MAX: usize = 512;
     /// The path of a step.
     pub const STEP_BYTES_MAX: usize = 4096;
+    /// How long after the end of a child run its parked parent wakes by itself, in microseconds:
+    /// as a rule it was told by then.
+    pub const PARENT_WAKES_AFTER: i64 = 2_000_000;
     /// How many runs are folded, or keys changed, at once.
     pub const RUNS_AT_ONCE_MAX: usize = 1000;
     /// Bytes of bodies of the runs that are folded at once.
@@ -110,7 +113,9 @@ pub trait Store: Send + Sync + 'static {
     /// Gives an [`Outcome`] for each, in order; one that loses, loses alone. A transition wins when
     /// the stored version is `expected_version` and the stored owner is `row.owner`: a commit never
     /// changes the owner, only [`adopt`](Self::adopt) does. Bodies over
-    /// [`limits::JOURNAL_BODY_BYTES_MAX`] are kept as blobs and come back whole.
+    /// [`limits::JOURNAL_BODY_BYTES_MAX`] are kept as blobs and come back whole. With the end of a
+    /// run, its parent, if that is parked, wakes [`limits::PARENT_WAKES_AFTER`] later at the
+    /// latest, whether or not anybody lives to tell it.
     ///
     /// # Errors
     /// [`Error::Unknown`] when it cannot be told whether the batch was written: adopt each of its
@@ -170,8 +175,9 @@ pub trait Store: Send + Sync + 'static {
     /// [`Error::Invalid`] for more than [`limits::RUNS_AT_ONCE_MAX`].
     async fn fold_many(&self, runs: &[RunId]) -> Result<Vec<(RunRow, Vec<JournalRow>)>, Error>;
 
-    /// Leaves runs to nobody, as far as they still have the version named and belong to `owner`;
-    /// gives which.
+    /// Leaves runs to nobody, as far as they still have the version named and belong to `owner`,
+    /// and no child run that they wait for has ended or is missing; gives which. One whose child
+    /// is being written just now may be left out.
     async fn park(&self, owner: OwnerId, parkings: &[Parking]) -> Result<Vec<RunId>, Error>;
 
     /// Makes `to` the owner of at most `limit` parked runs whose time has come.

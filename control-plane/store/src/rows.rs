@@ -376,7 +376,7 @@ pub enum Adoption {
 }
 
 /// A run to be parked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parking {
     /// Which.
     pub run: RunId,
@@ -384,6 +384,9 @@ pub struct Parking {
     pub version: i64,
     /// When it is to be taken up again by itself.
     pub wake_at: Option<Micros>,
+    /// The child runs whose ends it waits for: it is parked only if all of them are there and
+    /// none has ended. From then on the commit of such an end sees to it that it wakes.
+    pub children: Vec<RunId>,
 }
 
 /// Who has a run.

@@ -83,7 +83,7 @@ async fn fill(store: &Arc<dyn Store>) {
     let outcomes = store.commit(&[first, long, parked]).await.unwrap();
     assert_eq!(outcomes, vec![Outcome::Committed; 3]);
     store.put_definition(ContentHash::of(b"name: build"), "name: build").await.unwrap();
-    let parking = Parking { run: run(3), version: 2, wake_at: Some(NOW + 5) };
+    let parking = Parking { run: run(3), version: 2, wake_at: Some(NOW + 5), children: Vec::new() };
     assert_eq!(store.park(owner(), &[parking]).await.unwrap(), [run(3)]);
     let id = |text: &str| text.to_owned();
     let schedule =

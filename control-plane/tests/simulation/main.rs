@@ -157,7 +157,7 @@ fn all_come_to_a_good_end(plan: fn(&mut Random) -> Plan, usually: u64, expected:
 }
 
 /// What must happen at times, lest the simulation looks away.
-const FAULTS: [&str; 13] = [
+const FAULTS: [&str; 14] = [
     "unavailable store",
     "store outage",
     "slow store",
@@ -171,10 +171,11 @@ const FAULTS: [&str; 13] = [
     "connection cut",
     "stalled direction",
     "frame twice",
+    "parent parked",
 ];
 
 /// What must happen at times where there are several replicas.
-const FAULTS_OF_SEVERAL: [&str; 7] = [
+const FAULTS_OF_SEVERAL: [&str; 9] = [
     "store outage",
     "replica crash",
     "replica restart",
@@ -182,6 +183,8 @@ const FAULTS_OF_SEVERAL: [&str; 7] = [
     "replica away from the store",
     "replicas parted",
     "link cut",
+    "parent parked",
+    "parent woken untold",
 ];
 
 #[test]

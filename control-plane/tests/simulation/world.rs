@@ -135,7 +135,13 @@ impl World {
             return Err(problems.join("\n"));
         }
         let seen = world.history.seen();
-        let (fingerprint, faults) = (seen.fingerprint(), seen.faults.clone());
+        let (fingerprint, mut faults) = (seen.fingerprint(), seen.faults.clone());
+        let figures = world.memory.figures();
+        let parked = [
+            ("parent parked", figures.parents_parked),
+            ("parent woken untold", figures.parents_woken),
+        ];
+        faults.extend(parked.into_iter().filter(|(_, count)| *count > 0));
         Ok(Life { fingerprint, faults, ends, time: begun.elapsed() })
     }
 

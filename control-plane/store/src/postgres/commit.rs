@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::shared::{hash, optional_run_id, put_blob};
 use super::statement::prepare;
 use super::{Connection, Database, Db};
-use crate::batch::Batch;
+use crate::batch::{Batch, Transition};
 use crate::{Commit, Error, Outcome};
 
 impl Database {
@@ -110,13 +110,15 @@ async fn write_each(
 /// blobs sees them touched or waits.
 async fn write(connection: &mut Connection, batch: &mut Batch<'_>) -> Result<(), Failure> {
     let has_blobs = batch.transitions.iter().any(|t| t.blobs().next().is_some());
-    let won = if has_blobs {
+    let ends_children = batch.transitions.iter().any(|t| t.parent_to_wake().is_some());
+    let won = if has_blobs || ends_children {
         let mut transaction = connection.begin().await.map_err(before_write)?;
         let missing = touch_blobs(&mut transaction, batch).await?;
         if !missing.is_empty() {
             batch.refuse_missing(&missing);
         }
         let won = run_statement(&mut transaction, batch).await?;
+        wake_parents(&mut transaction, batch, &won).await?;
         transaction.commit().await?;
         won
     } else {
@@ -144,6 +146,35 @@ async fn run_statement(
     let row = sqlx::query_with::<Db, _>(text, arguments).fetch_one(connection).await?;
     let won: Option<Vec<Uuid>> = row.try_get(0)?;
     Ok(won.unwrap_or_default().into_iter().map(RunId).collect())
+}
+
+/// Has parked runs wake whose children have ended. A statement of its own: the one before may have
+/// waited for whoever parked them, and sees no more than was there when it began. Locked in one
+/// order by all, so that two batches never wait for one another.
+async fn wake_parents(
+    connection: &mut Connection,
+    batch: &Batch<'_>,
+    won: &HashSet<RunId>,
+) -> Result<(), sqlx::Error> {
+    let ended = batch.transitions.iter().filter(|t| won.contains(&t.commit.run));
+    let (parents, times): (Vec<Uuid>, Vec<i64>) =
+        ended.filter_map(Transition::parent_to_wake).map(|(run, at)| (run.0, at)).unzip();
+    if parents.is_empty() {
+        return Ok(());
+    }
+    sqlx::query::<Db>(
+        "WITH due AS (SELECT run_id, min(wake_at) AS wake_at \
+         FROM unnest($1::uuid[], $2::int8[]) AS u(run_id, wake_at) GROUP BY run_id), \
+         held AS MATERIALIZED (SELECT run_id FROM parked WHERE run_id = ANY($1) \
+         ORDER BY run_id FOR UPDATE) \
+         UPDATE parked p SET wake_at = least(p.wake_at, due.wake_at) \
+         FROM held JOIN due USING (run_id) WHERE p.run_id = held.run_id",
+    )
+    .bind(parents)
+    .bind(times)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Stores the long bodies, touches what is referred to, and gives what of that is not there.

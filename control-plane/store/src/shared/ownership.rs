@@ -136,6 +136,7 @@ pub(super) async fn park(
     // In the same order everywhere, so that two replicas never wait for one another.
     parkings.sort_by_key(|parking| parking.run);
     let mut transaction = connection.begin().await?;
+    drop_unsure(&mut transaction, &mut parkings).await?;
     let mut parked = Vec::with_capacity(parkings.len());
     for some in parkings.chunks(PART) {
         let mut query = QueryBuilder::<Db>::new("UPDATE runs SET owner = NULL FROM (");
@@ -162,6 +163,31 @@ pub(super) async fn park(
     }
     transaction.commit().await?;
     Ok(parked)
+}
+
+/// Takes those out that wait for a child run which has ended, is missing, or is being written. The
+/// others' children end after this transaction: a commit of their ends waits for it, and finds
+/// the rows of `parked`.
+async fn drop_unsure(
+    connection: &mut Connection,
+    parkings: &mut Vec<&Parking>,
+) -> sqlx::Result<()> {
+    let mut children: Vec<RunId> =
+        parkings.iter().flat_map(|parking| parking.children.iter().copied()).collect();
+    children.sort_unstable();
+    let mut alive = HashSet::with_capacity(children.len());
+    for some in children.chunks(PART) {
+        let mut query =
+            QueryBuilder::<Db>::new("SELECT run_id FROM runs WHERE ended_at IS NULL AND run_id");
+        push_among(&mut query, some);
+        query.push(SKIP_LOCKED);
+        let rows = query.build().persistent(false).fetch_all(&mut *connection).await?;
+        for row in &rows {
+            alive.insert(run_id(row, 0)?);
+        }
+    }
+    parkings.retain(|parking| parking.children.iter().all(|child| alive.contains(child)));
+    Ok(())
 }
 
 /// A row of `parked` whose run has an owner again is a remnant, and goes.

@@ -12,7 +12,7 @@ use crate::batch::Transition;
 
 /// What a transition is decided by.
 const CHECKS: Layout = Layout {
-    parameter: "$11",
+    parameter: "$12",
     columns: &[
         ("run_id", Kind::Id),
         ("owner", Kind::OptionalId),
@@ -23,7 +23,7 @@ const CHECKS: Layout = Layout {
 
 /// Which requests are known already.
 const CLAIMS: Layout = Layout {
-    parameter: "$12",
+    parameter: "$13",
     columns: &[("tenant", Kind::Text), ("request_id", Kind::Text), ("place", Kind::Integer)],
 };
 
@@ -136,6 +136,10 @@ const AUDIT: Layout = Layout {
     ],
 };
 
+/// Runs whose children end.
+const PARENTS: Layout =
+    Layout { parameter: "$11", columns: &[("run_id", Kind::Id), ("wake_at", Kind::Integer)] };
+
 /// Those that lose by version or owner, with the expression for each.
 fn losers_select(what: &str) -> String {
     format!(
@@ -168,7 +172,7 @@ static KNOWN: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// The parts of the write, in the order of their parameters from `$2`.
-static PARTS: LazyLock<[(Layout, String); 9]> = LazyLock::new(|| {
+static PARTS: LazyLock<[(Layout, String); 10]> = LazyLock::new(|| {
     let insert = |table: &str, layout: Layout, otherwise: &str| {
         let text = format!(
             "{}INSERT INTO {table} ({}) SELECT {} FROM n{otherwise}; ",
@@ -202,6 +206,7 @@ static PARTS: LazyLock<[(Layout, String); 9]> = LazyLock::new(|| {
         insert("run_blobs", RUN_BLOBS, once),
         insert("documents", DOCUMENTS, NEWER),
         (AUDIT, audit()),
+        (PARENTS, wake_parents()),
     ]
 });
 
@@ -209,6 +214,17 @@ static PARTS: LazyLock<[(Layout, String); 9]> = LazyLock::new(|| {
 const NEWER: &str = " WHERE true ON CONFLICT (kind, id) DO UPDATE SET parent = excluded.parent, \
      status = excluded.status, updated_at = excluded.updated_at, due_at = excluded.due_at, \
      version = excluded.version, body = excluded.body WHERE documents.version < excluded.version";
+
+/// Has parked runs wake.
+fn wake_parents() -> String {
+    format!(
+        "{}UPDATE parked SET wake_at = min(coalesce(parked.wake_at, u.wake_at), u.wake_at) \
+         FROM (SELECT u.run_id, min(u.wake_at) AS wake_at FROM (SELECT {} FROM n) AS u \
+         GROUP BY u.run_id) AS u WHERE parked.run_id = u.run_id; ",
+        PARENTS.counter(),
+        PARENTS.values()
+    )
+}
 
 /// Adds to the audit log, and notes what no seal covers.
 fn audit() -> String {
@@ -302,6 +318,7 @@ fn write_into(
         parts.run_blobs,
         parts.documents,
         parts.audit,
+        parts.parents,
     ];
     arguments.add(parts.heap.into_bytes())?;
     for (records, (layout, part)) in records.into_iter().zip(PARTS.iter()) {
@@ -326,6 +343,7 @@ struct Parts {
     run_blobs: Records,
     documents: Records,
     audit: Records,
+    parents: Records,
 }
 
 impl Parts {
@@ -348,6 +366,9 @@ impl Parts {
         }
         self.push_others(transition);
         self.push_documents(transition);
+        if let Some((parent, at)) = transition.parent_to_wake() {
+            self.parents.id(parent.0).integer(at);
+        }
         for hash in transition.blobs() {
             self.run_blobs.id(run).hash(hash);
         }

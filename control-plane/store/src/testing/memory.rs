@@ -21,6 +21,15 @@ use crate::{Error, Store};
 #[derive(Clone, Debug, Default)]
 pub struct Memory(Arc<Mutex<Tables>>);
 
+/// What was done with parked runs that wait for child runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// How often one was parked.
+    pub parents_parked: u64,
+    /// How often one woke that nobody had told of an end.
+    pub parents_woken: u64,
+}
+
 /// What is done with the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -76,6 +85,12 @@ impl Memory {
     #[must_use]
     pub fn open_behind(&self, gate: Arc<dyn Gate>) -> Arc<dyn Store> {
         Arc::new(Session::new(self.clone(), gate))
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        self.tables().shared.figures
     }
 
     /// The tables are whole whatever panicked while they were held.

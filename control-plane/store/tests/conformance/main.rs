@@ -154,6 +154,9 @@ cases! {
         runs_of_nobody_are_adopted_unless_they_are_parked,
         a_parked_run_belongs_to_nobody_until_it_wakes,
         a_run_is_parked_only_as_it_was_seen,
+        a_run_that_waits_for_children_is_parked_while_all_of_them_live,
+        the_end_of_a_child_wakes_its_parked_parent,
+        no_end_of_a_child_is_lost_to_a_parking_at_the_same_time,
         many_runs_are_folded_at_once,
         runs_that_hold_too_much_together_are_left_out,
         two_who_adopt_at_once_share_the_runs;

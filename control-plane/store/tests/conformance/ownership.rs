@@ -1,8 +1,9 @@
 //! Who holds which run.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use store::{Adoption, NewReplica, Outcome, Parking, RunRow, Standing};
+use store::{Adoption, Commit, NewReplica, Outcome, Parking, RunRow, Standing};
 
 use crate::support::{NOW, SECOND, World, ended, next, owner, run, start, with_body};
 
@@ -10,6 +11,10 @@ fn ids(rows: &[RunRow]) -> Vec<engine::RunId> {
     let mut ids: Vec<_> = rows.iter().map(|row| row.run_id).collect();
     ids.sort();
     ids
+}
+
+fn parking(number: u64, version: i64) -> Parking {
+    Parking { run: run(number), version, wake_at: None, children: Vec::new() }
 }
 
 pub(crate) async fn a_run_is_taken_over_from_its_owner_alone(world: World) {
@@ -55,7 +60,7 @@ pub(crate) async fn runs_of_nobody_are_adopted_unless_they_are_parked(world: Wor
     lost.row.owner = Some(owner(5));
     world.win(lost).await;
     let parked = world.win(start(3, 1)).await;
-    let parking = Parking { run: run(3), version: parked.row.version, wake_at: None };
+    let parking = parking(3, parked.row.version);
     assert_eq!(store.park(owner(1), &[parking]).await.unwrap(), [run(3)]);
     let mut unowned = start(5, 1);
     unowned.row.owner = None;
@@ -88,7 +93,7 @@ pub(crate) async fn a_parked_run_belongs_to_nobody_until_it_wakes(world: World) 
     let mut parkings = Vec::new();
     for (number, wake_at) in [(1, Some(NOW + SECOND)), (2, Some(NOW + 2 * SECOND)), (3, None)] {
         let version = world.win(start(number, 1)).await.row.version;
-        parkings.push(Parking { run: run(number), version, wake_at });
+        parkings.push(Parking { wake_at, ..parking(number, version) });
     }
     assert_eq!(store.park(owner(1), &parkings).await.unwrap(), [run(1), run(2), run(3)]);
     assert_eq!(store.run(run(1)).await.unwrap().unwrap().owner, None);
@@ -110,15 +115,97 @@ pub(crate) async fn a_run_is_parked_only_as_it_was_seen(world: World) {
     let store = &world.store;
     let first = world.win(start(1, 1)).await;
     world.win(next(&first, 1)).await;
-    let old = Parking { run: run(1), version: 1, wake_at: None };
+    let old = parking(1, 1);
     assert_eq!(store.park(owner(1), &[old]).await.unwrap(), [], "it went on");
-    let now = Parking { version: 2, ..old };
-    assert_eq!(store.park(owner(2), &[now]).await.unwrap(), [], "it is another's");
+    let now = parking(1, 2);
+    assert_eq!(
+        store.park(owner(2), std::slice::from_ref(&now)).await.unwrap(),
+        [],
+        "it is another's"
+    );
     let over = world.win(start(2, 1)).await;
     let over = world.win(ended(next(&over, 1), NOW)).await;
-    let gone = Parking { run: run(2), version: over.row.version, wake_at: None };
+    let gone = parking(2, over.row.version);
     assert_eq!(store.park(owner(1), &[gone]).await.unwrap(), [], "it has ended");
     assert_eq!(store.park(owner(1), &[now]).await.unwrap(), [run(1)]);
+}
+
+/// A run whose parent is another.
+fn child(number: u64, parent: u64) -> Commit {
+    let mut child = start(number, 1);
+    child.row.parent = Some(run(parent));
+    child
+}
+
+pub(crate) async fn a_run_that_waits_for_children_is_parked_while_all_of_them_live(world: World) {
+    let store = &world.store;
+    let version = world.win(start(1, 1)).await.row.version;
+    let first = world.win(child(2, 1)).await;
+    let waiting = Parking { children: vec![run(2), run(3)], ..parking(1, version) };
+    let park = async || store.park(owner(1), std::slice::from_ref(&waiting)).await.unwrap();
+    assert_eq!(park().await, [], "one of them was not started");
+    let second = world.win(child(3, 1)).await;
+    assert_eq!(park().await, [run(1)]);
+    store.take_over(run(1), None, owner(1), NOW).await.unwrap();
+    world.win(ended(next(&first, 1), NOW)).await;
+    assert_eq!(park().await, [], "one of them has ended");
+    assert_eq!(store.run(run(1)).await.unwrap().unwrap().owner, Some(owner(1)));
+    world.win(ended(next(&second, 1), NOW)).await;
+}
+
+pub(crate) async fn the_end_of_a_child_wakes_its_parked_parent(world: World) {
+    const WAKES: i64 = NOW + store::limits::PARENT_WAKES_AFTER;
+    let store = &world.store;
+    let mut parkings = Vec::new();
+    let mut children = Vec::new();
+    for (number, wake_at) in [(1, None), (2, Some(NOW + 60 * SECOND)), (3, Some(NOW + 1))] {
+        let version = world.win(start(number, 1)).await.row.version;
+        let awaited = [world.win(child(10 + number, number)).await.run];
+        children.push(next(&child(10 + number, number), 1));
+        parkings.push(Parking { wake_at, children: awaited.into(), ..parking(number, version) });
+    }
+    assert_eq!(store.park(owner(1), &parkings).await.unwrap(), [run(1), run(2), run(3)]);
+    // What does not end, and what loses, wakes nobody.
+    world.win(children[0].clone()).await;
+    let mut lost = ended(next(&children[1], 1), NOW);
+    lost.row.owner = Some(owner(7));
+    assert_eq!(world.commit(lost).await, Outcome::Conflict);
+    assert_eq!(ids(&store.wake_due(owner(2), NOW + 1, 9).await.unwrap()), [run(3)]);
+    assert_eq!(store.next_wake().await.unwrap(), Some(NOW + 60 * SECOND));
+    let ends = [
+        ended(next(&children[0], 1), NOW),
+        ended(children[1].clone(), NOW + 5),
+        ended(children[2].clone(), NOW),
+        // It starts and ends at once.
+        ended(child(20, 2), NOW + 3),
+        start(21, 1),
+    ];
+    assert_eq!(store.commit(&ends).await.unwrap(), [const { Outcome::Committed }; 5]);
+    assert_eq!(store.next_wake().await.unwrap(), Some(WAKES));
+    assert_eq!(ids(&store.wake_due(owner(2), WAKES, 9).await.unwrap()), [run(1)]);
+    assert_eq!(ids(&store.wake_due(owner(2), WAKES + 3, 9).await.unwrap()), [run(2)]);
+    assert_eq!(store.next_wake().await.unwrap(), None);
+}
+
+/// Whoever comes first, the parent is not parked or it wakes.
+pub(crate) async fn no_end_of_a_child_is_lost_to_a_parking_at_the_same_time(world: World) {
+    let mut asleep = Vec::new();
+    for number in 0..40 {
+        let (parent, below) = (1 + 2 * number, 2 + 2 * number);
+        let version = world.win(start(parent, 1)).await.row.version;
+        let begun = world.win(child(below, parent)).await;
+        let waiting = Parking { children: vec![run(below)], ..parking(parent, version) };
+        let (one, other) = (Arc::clone(&world.store), Arc::clone(&world.store));
+        let parks = tokio::spawn(async move { one.park(owner(1), &[waiting]).await });
+        let end = ended(next(&begun, 1), NOW);
+        let ends = tokio::spawn(async move { other.commit(&[end]).await });
+        let parked = parks.await.unwrap().unwrap();
+        assert_eq!(ends.await.unwrap().unwrap(), [Outcome::Committed]);
+        asleep.extend(parked);
+    }
+    let wakes = NOW + store::limits::PARENT_WAKES_AFTER;
+    let woken = world.store.wake_due(owner(2), wakes, 100).await.unwrap();
+    assert_eq!(ids(&woken), asleep);
 }
 
 pub(crate) async fn many_runs_are_folded_at_once(world: World) {

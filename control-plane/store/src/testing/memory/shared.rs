@@ -1,9 +1,10 @@
 //! What replicas share: leases, who holds which run, keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use engine::RunId;
 
+use super::Figures;
 use super::tables::{Tables, page};
 use crate::limits::FOLDED_BYTES_MAX;
 use crate::{
@@ -18,6 +19,9 @@ pub(super) struct Shared {
     epoch: i64,
     parked: BTreeMap<RunId, Option<Micros>>,
     keys: BTreeMap<(i16, String), KeyRow>,
+    /// Parked runs whose children have ended since.
+    to_be_told: BTreeSet<RunId>,
+    pub(super) figures: Figures,
 }
 
 impl Tables {
@@ -28,6 +32,7 @@ impl Tables {
         }
         row.owner = Some(to);
         self.shared.parked.remove(&run);
+        self.shared.to_be_told.remove(&run);
         Adoption::Adopted(Box::new(row.clone()))
     }
 
@@ -76,13 +81,18 @@ impl Tables {
 
     pub(super) fn park(&mut self, owner: OwnerId, parkings: &[Parking]) -> Vec<RunId> {
         let mut parked = Vec::new();
-        for Parking { run, version, wake_at } in parkings {
+        for Parking { run, version, wake_at, children } in parkings {
+            let lives = |child| self.runs.get(child).is_some_and(|row| row.ended_at.is_none());
+            if !children.iter().all(lives) {
+                continue;
+            }
             let row = self.runs.get_mut(run).filter(|row| {
                 row.version == *version && row.owner == Some(owner) && row.ended_at.is_none()
             });
             let Some(row) = row else { continue };
             row.owner = None;
             self.shared.parked.insert(*run, *wake_at);
+            self.shared.figures.parents_parked += u64::from(!children.is_empty());
             parked.push(*run);
         }
         parked.sort();
@@ -95,11 +105,21 @@ impl Tables {
         let mut due: Vec<_> = due.filter(|(wake_at, _)| *wake_at <= now).collect();
         due.sort();
         let due = page(due.into_iter(), limit);
+        let untold = due.iter().filter(|(_, run)| self.shared.to_be_told.contains(run)).count();
+        self.shared.figures.parents_woken += untold as u64;
         let woken = due.into_iter().filter_map(|(_, run)| match self.take_over(run, None, to) {
             Adoption::Adopted(row) => Some(*row),
             _ => None,
         });
         woken.collect()
+    }
+
+    /// Has a run wake by then if it is parked.
+    pub(super) fn wake_by(&mut self, run: RunId, at: Micros) {
+        if let Some(wake_at) = self.shared.parked.get_mut(&run) {
+            *wake_at = Some(wake_at.map_or(at, |before| before.min(at)));
+            self.shared.to_be_told.insert(run);
+        }
     }
 
     pub(super) fn next_wake(&self) -> Option<Micros> {

@@ -139,6 +139,9 @@ impl Tables {
         }
         self.documents.project(&commit.documents);
         self.documents.append(&commit.audit);
+        if let Some((parent, at)) = transition.parent_to_wake() {
+            self.wake_by(parent, at);
+        }
         let blobs = self.run_blobs.entry(run).or_default();
         blobs.extend(transition.blobs().map(|hash| hash.0));
     }
