@@ -45,7 +45,7 @@ use crate::workload::Workload;
 
 /// The same as in the server and in the agents that come with it.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Measures Master Orchestrator.
 #[derive(Debug, Parser)]

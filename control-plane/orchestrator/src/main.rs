@@ -15,9 +15,9 @@ use clap::{CommandFactory as _, Parser as _};
 use arguments::{Arguments, Verb};
 
 /// Memory goes from one thread to another all the time here: taken where a result comes in, given
-/// back where it is committed or sent. This one is made for that.
+/// back where it is committed or sent. This one is made for that; `.cargo/config.toml` sets it up.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// How long a process that is done waits for threads that still work.
 const LEFT_BEHIND_WAIT: Duration = Duration::from_secs(1);
