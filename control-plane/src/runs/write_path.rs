@@ -176,10 +176,15 @@ impl WritePath {
     fn accept(&mut self, envelope: Envelope) -> bool {
         let run = envelope.run;
         if let Some(slot) = self.slots.get_mut(&run) {
+            let mut envelope = envelope;
             if matches!(envelope.ask, Ask::TakeIn(_)) {
-                // It is in memory already, and that is what matters.
-                envelope.reply.done(run);
-                return false;
+                if !matches!(slot.phase, Phase::Parking(_)) {
+                    // It is in memory already, and that is what matters.
+                    envelope.reply.done(run);
+                    return false;
+                }
+                // It was parked and woke, and its parking is not answered yet: it stays.
+                envelope.ask = Ask::Adopt;
             }
             if slot.queue.len() >= limits::COMMANDS_PER_RUN_MAX {
                 let max = limits::COMMANDS_PER_RUN_MAX;
@@ -265,7 +270,9 @@ impl WritePath {
     }
 
     fn loaded(&mut self, Loaded { run, found }: Loaded) {
-        let Some(slot) = self.slots.get_mut(&run) else { return };
+        let Some(slot) = self.slots.get_mut(&run) else {
+            return self.found_for_nobody(run, found);
+        };
         if let Found::Head(head) = found {
             return self.headed(run, head);
         }
@@ -305,6 +312,19 @@ impl WritePath {
                 // Its first start was lost; another came meanwhile.
                 self.accept_all(starts);
             }
+        }
+    }
+
+    /// A run was looked for, and is this process's since, while whoever asked for it lost all runs:
+    /// it is kept, for nobody else would have it.
+    fn found_for_nobody(&mut self, run: RunId, found: Found) {
+        if let Found::State(state) = found
+            && state.phase() != engine::Phase::Ended
+            && self.losing.is_none()
+            && !self.stopping
+        {
+            let ask = Ask::TakeIn(state);
+            self.accept_all([Envelope { run, ask, reply: Reply::Nobody }]);
         }
     }
 
