@@ -212,6 +212,9 @@ pub const PARK_SOON_AHEAD: Duration = Duration::from_secs(10);
 /// How many child runs the runs that are parked in one write wait for. One that waits for more
 /// stays in memory.
 pub const PARK_CHILDREN_AT_ONCE: usize = 10_000;
+/// How long a parked run waits for a concurrency key before it is taken up to ask again, lest it
+/// waits forever where the key's row was lost.
+pub const PARKED_ASKS_AGAIN: Duration = Duration::from_secs(6 * 60 * 60);
 /// How many unfinished runs are read from the store at once.
 pub const ADOPTION_PAGE: u32 = 1_000;
 /// How long a command waits for its answer before the client is told to try again.
@@ -250,6 +253,8 @@ pub const KEYS_PAGE: u32 = 1_000;
 pub const KEY_HOLDERS_SHOWN: usize = 8;
 /// How often all rows of keys are looked at.
 pub const KEYS_LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How many parked runs are read in one look, to see whether they know what they have.
+pub const KEYS_LOOK_READS: usize = 500;
 
 // Requests.
 

@@ -224,11 +224,15 @@ async fn client(listen: SocketAddr) -> OrchestratorServiceClient<Channel> {
 
 /// Starts the run, again and again under one request id, until a server is there that says yes.
 async fn start_run(listen: SocketAddr, (yaml, below): (String, String)) -> String {
+    start_as(listen, "the one", (yaml, below)).await
+}
+
+async fn start_as(listen: SocketAddr, request: &str, (yaml, below): (String, String)) -> String {
     let siblings = [("below".to_owned(), below)].into();
     let definition = v1::Definition { yaml, file: "recovery.yml".to_owned(), siblings };
     let request = v1::StartRunRequest {
         source: Some(Source::Definition(definition)),
-        request_id: "the one".to_owned(),
+        request_id: request.to_owned(),
         ..Default::default()
     };
     let begun = Instant::now();
@@ -370,7 +374,7 @@ async fn on_sqlite_every_crash_point_of_a_rollback_leads_to_the_same_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_postgres_every_crash_point_of_a_rollback_leads_to_the_same_end() {
-    every_crash_point(async || Some(Database(store::testing::postgres().await))).await;
+    every_crash_point(on_postgres).await;
 }
 
 /// A run that waits for another, which waits for a signal.
@@ -408,7 +412,7 @@ async fn signal(listen: SocketAddr, run_id: &str) {
         let request = v1::SignalRunRequest {
             run_id: run_id.to_owned(),
             signal: "go".to_owned(),
-            request_id: "the signal".to_owned(),
+            request_id: format!("signal {run_id}"),
             ..Default::default()
         };
         match client(listen).await.signal_run(request).await {
@@ -420,19 +424,17 @@ async fn signal(listen: SocketAddr, run_id: &str) {
     }
 }
 
-/// Lives a wait for a child with one crash; gives whether there was one.
-async fn parked_life(database: Option<String>, die_behind: u64) -> bool {
+/// Lives a life of parked runs with one crash; gives whether there was one.
+async fn parked_life(
+    database: Option<String>,
+    die_behind: u64,
+    life: impl AsyncFn(SocketAddr),
+) -> bool {
     let folder = tempfile::tempdir().unwrap();
     let listen = free_port();
     let start = |die| Server::start_with(listen, folder.path(), database.as_deref(), die, true);
     let mut server = start(die_behind);
-    let living = async {
-        let run_id = start_run(listen, waiting()).await;
-        let child = parked_child(listen, &run_id).await;
-        signal(listen, &child).await;
-        assert_eq!(ended(listen, &child).await.status(), RunStatus::Success);
-        assert_eq!(ended(listen, &run_id).await.status(), RunStatus::Success);
-    };
+    let living = life(listen);
     tokio::pin!(living);
     let crashed = tokio::select! {
         () = &mut living => false,
@@ -446,14 +448,58 @@ async fn parked_life(database: Option<String>, die_behind: u64) -> bool {
     crashed
 }
 
+/// Waits until no run is in memory.
+async fn all_parked(listen: SocketAddr) {
+    let begun = Instant::now();
+    let mut client = client(listen).await;
+    loop {
+        let replicas = client.list_replicas(v1::ListReplicasRequest::default()).await;
+        let replicas = replicas.map(|list| list.into_inner().replicas);
+        if replicas.is_ok_and(|replicas| replicas.iter().all(|replica| replica.runs == 0)) {
+            return;
+        }
+        assert!(begun.elapsed() < DEADLINE, "runs are in memory still");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Two runs in line for one key: the first waits for a signal.
+async fn line(listen: SocketAddr) {
+    let keyed = |name: &str, step: &str| {
+        let key = "concurrency: {key: k, limit: 1}";
+        let yaml = format!("name: {name}\n{key}\nsteps: [{{id: w, {step}}}]\n");
+        (yaml, "name: below\nsteps: [{id: w, wait: 1ms}]\n".to_owned())
+    };
+    let first = start_as(listen, "the first", keyed("first", "wait_for: {signal: go}")).await;
+    all_parked(listen).await;
+    let second = start_as(listen, "the second", keyed("second", "wait: 1ms")).await;
+    all_parked(listen).await;
+    signal(listen, &first).await;
+    for run in [&first, &second] {
+        assert_eq!(ended(listen, run).await.status(), RunStatus::Success);
+    }
+}
+
+/// A child's end, told to a parked parent.
+async fn parked_parent(listen: SocketAddr) {
+    let run_id = start_run(listen, waiting()).await;
+    let child = parked_child(listen, &run_id).await;
+    signal(listen, &child).await;
+    assert_eq!(ended(listen, &child).await.status(), RunStatus::Success);
+    assert_eq!(ended(listen, &run_id).await.status(), RunStatus::Success);
+}
+
 /// The starts of both, the end of the one that nobody is told of any more, and that of the other.
 const PARKED_CRASHES_MIN: u64 = 4;
 
-async fn every_crash_point_of_a_parked_run(databases: impl AsyncFn() -> Option<Database>) {
+async fn every_crash_point_of_parked_runs(
+    databases: impl AsyncFn() -> Option<Database>,
+    life: impl AsyncFn(SocketAddr),
+) {
     let mut crashes = 0;
     loop {
         let database = databases().await;
-        if !parked_life(database.as_ref().map(Database::url), crashes + 1).await {
+        if !parked_life(database.as_ref().map(Database::url), crashes + 1, &life).await {
             break;
         }
         crashes += 1;
@@ -461,13 +507,26 @@ async fn every_crash_point_of_a_parked_run(databases: impl AsyncFn() -> Option<D
     assert!(crashes >= PARKED_CRASHES_MIN, "only {crashes} crashes");
 }
 
+async fn on_postgres() -> Option<Database> {
+    Some(Database(store::testing::postgres().await))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_sqlite_a_parked_run_goes_on_behind_every_crash_point_of_its_child() {
-    every_crash_point_of_a_parked_run(async || None).await;
+    every_crash_point_of_parked_runs(async || None, parked_parent).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_postgres_a_parked_run_goes_on_behind_every_crash_point_of_its_child() {
-    every_crash_point_of_a_parked_run(async || Some(Database(store::testing::postgres().await)))
-        .await;
+    every_crash_point_of_parked_runs(on_postgres, parked_parent).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_sqlite_a_parked_run_has_its_key_behind_every_crash_point_of_whoever_had_it() {
+    every_crash_point_of_parked_runs(async || None, line).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_postgres_a_parked_run_has_its_key_behind_every_crash_point_of_whoever_had_it() {
+    every_crash_point_of_parked_runs(on_postgres, line).await;
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use serde_json::json;
 
-use crate::effect::Effect;
+use crate::effect::{Acquire, Effect};
 use crate::event::WaitingFor;
 use crate::expression::{Lookup, Scope};
 use crate::graph::NodeKind;
@@ -54,6 +54,21 @@ impl State {
         }
         self.pending_undos(&mut effects);
         effects
+    }
+
+    /// All keys that the run and its steps have or wait for.
+    #[must_use]
+    pub fn wanted_keys(&self) -> Vec<Acquire> {
+        if self.phase == Phase::Ended {
+            return Vec::new();
+        }
+        let mut keys = self.acquires(None);
+        for (n, instance) in (0..).map(InstanceId).zip(&self.instances) {
+            if instance.status.is_active() && !self.scopes[instance.scope.index()].dead {
+                keys.extend(self.acquires(Some(n)));
+            }
+        }
+        keys
     }
 
     fn pending_of(&self, n: InstanceId, effects: &mut Vec<Effect>) {

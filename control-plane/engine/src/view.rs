@@ -201,13 +201,14 @@ impl State {
         RunStatus::Running
     }
 
-    /// Whether nothing happens before a timer fires, somebody asks something, or one of the
-    /// [awaited children](Self::awaited_children) ends: nothing is owed to anybody (a task, a
-    /// notification), nothing is to be decided, and no word is due of a key.
+    /// Whether nothing happens before a timer fires, somebody asks something, one of the
+    /// [awaited children](Self::awaited_children) ends, or one of the
+    /// [wanted keys](Self::wanted_keys) is granted: nothing is owed to anybody (a task, a
+    /// notification), and nothing is to be decided.
     #[must_use]
     pub fn only_waits(&self) -> bool {
         let open = match (self.phase, &self.rollback) {
-            (Phase::Running | Phase::Handling, _) => true,
+            (Phase::Running | Phase::Handling | Phase::Blocked, _) => true,
             // Everything that is left waits for a person.
             (Phase::RollingBack, Some(rollback)) => rollback.out == 0 && rollback.stuck > 0,
             _ => false,
@@ -229,13 +230,10 @@ impl State {
     /// Whether a step waits for what this program itself tells it and nothing else keeps: who
     /// tells it may die before, so that it must be asked for again.
     fn is_owed_word(&self) -> bool {
-        self.instances.iter().any(|instance| match instance.status {
-            Status::Blocked => true,
-            Status::Waiting => {
-                let waiting_for = instance.detail().and_then(|detail| detail.waiting_for.as_ref());
-                matches!(waiting_for, Some(WaitingFor::Notification { .. }))
-            }
-            _ => false,
+        let mut waiting = self.instances.iter().filter(|it| it.status == Status::Waiting);
+        waiting.any(|instance| {
+            let waiting_for = instance.detail().and_then(|detail| detail.waiting_for.as_ref());
+            matches!(waiting_for, Some(WaitingFor::Notification { .. }))
         })
     }
 

@@ -291,11 +291,13 @@ impl Runs {
         }
         let runs = self.clone();
         tokio::spawn(async move {
-            for Verdict { holder, command } in verdicts {
+            for verdict in verdicts {
+                let which = verdict.which();
+                let Verdict { holder, command } = verdict;
                 let settles = !matches!(command, Command::Displaced { .. });
                 persist(|| runs.ask(holder.run, command.clone())).await;
                 if settles {
-                    runs.shared.keys.told(holder);
+                    runs.shared.keys.told(holder, which);
                 }
             }
         });

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use super::keys::Keys;
 use super::slot::{Phase, Slot};
 use super::write_path::WritePath;
 use super::{Runs, lock};
@@ -109,7 +110,7 @@ impl WritePath {
             if asked.len() >= limits::PARK_AT_ONCE {
                 break;
             }
-            if let Some(parking) = parking(*run, slot, now, spans)
+            if let Some(parking) = parking(*run, slot, now, spans, &self.shared.keys)
                 && let Some(left) = children.checked_sub(parking.children.len())
             {
                 children = left;
@@ -179,13 +180,15 @@ impl WritePath {
 }
 
 /// How a run is parked, if it is to be: it has only waited for the first time, and has to for the
-/// second. Of a child run nobody knows when it ends: what waits for one waits as long as the
-/// longer of the two, lest it is read again for each of many that end soon.
+/// second. Of a child run nobody knows when it ends, nor of a key when it is granted: what waits
+/// for one waits as long as the longer of the two, lest it is read again for each of many that
+/// come soon. Only a concurrency key keeps places: whom a rate limit lets through it forgets.
 fn parking(
     run: RunId,
     slot: &Slot,
     now: Instant,
     (past, ahead): (Duration, Duration),
+    keys: &Keys,
 ) -> Option<Parking> {
     let Phase::Idle(state) = &slot.phase else { return None };
     let wake_at = state.next_wakeup().map(|at| at.before(slot.ahead));
@@ -196,9 +199,16 @@ fn parking(
         return None;
     }
     let children = state.awaited_children();
-    let soon = !children.is_empty() && waited < past.max(ahead);
-    let (version, wake_at) = (state.version(), wake_at.map(|at| at.0));
-    (!soon).then_some(Parking { run, version, wake_at, children })
+    let mut awaited = state.wanted_keys();
+    awaited.retain(|acquire| !acquire.held);
+    let is_told = !children.is_empty() || !awaited.is_empty();
+    if is_told && waited < past.max(ahead) || !keys.keep_places(run, &awaited) {
+        return None;
+    }
+    // Whatever becomes of a row, places are asked for again.
+    let again = (!awaited.is_empty()).then(|| now.after(limits::PARKED_ASKS_AGAIN));
+    let wake_at = [wake_at, again].into_iter().flatten().min().map(|at| at.0);
+    Some(Parking { run, version: state.version(), wake_at, children })
 }
 
 impl Runs {

@@ -219,6 +219,7 @@ impl WritePath {
             Ask::TakeIn(state) => {
                 let (ask, reply) = (Ask::Adopt, envelope.reply);
                 let mut slot = Slot::loading();
+                self.shared.keys.recall(run, state.wanted_keys());
                 slot.has_read(state, self.shared.clock.now());
                 slot.queue.push_back(Envelope { run, ask, reply });
                 self.slots.insert(run, slot);
@@ -296,6 +297,7 @@ impl WritePath {
                 }
                 // What was not written was not written to the audit log either.
                 slot.audit = None;
+                self.shared.keys.recall(run, state.wanted_keys());
                 slot.has_read(state, self.shared.clock.now());
                 self.pump(run);
             }

@@ -396,6 +396,8 @@ pub struct Standing {
     pub run_id: RunId,
     /// Its owner; none when it is parked.
     pub owner: Option<OwnerId>,
+    /// How many events its journal has.
+    pub version: i64,
     /// It has ended.
     pub ended: bool,
 }

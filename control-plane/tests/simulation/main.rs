@@ -157,7 +157,7 @@ fn all_come_to_a_good_end(plan: fn(&mut Random) -> Plan, usually: u64, expected:
 }
 
 /// What must happen at times, lest the simulation looks away.
-const FAULTS: [&str; 14] = [
+const FAULTS: [&str; 15] = [
     "unavailable store",
     "store outage",
     "slow store",
@@ -172,10 +172,11 @@ const FAULTS: [&str; 14] = [
     "stalled direction",
     "frame twice",
     "parent parked",
+    "parked in line",
 ];
 
 /// What must happen at times where there are several replicas.
-const FAULTS_OF_SEVERAL: [&str; 9] = [
+const FAULTS_OF_SEVERAL: [&str; 10] = [
     "store outage",
     "replica crash",
     "replica restart",
@@ -184,6 +185,7 @@ const FAULTS_OF_SEVERAL: [&str; 9] = [
     "replicas parted",
     "link cut",
     "parent parked",
+    "parked in line",
     "parent woken untold",
 ];
 

@@ -111,6 +111,14 @@ steps:
   - {id: d, agent: echo, action: echo}
 ",
     "
+name: lined
+concurrency: {key: line, limit: 1}
+steps:
+  - {id: a, wait_for: {signal: go, timeout: 20s}, continue_on_error: true}
+  - {id: b, wait: 10s, concurrency: {key: part, limit: 1}}
+  - {id: c, agent: echo, action: append, concurrency: {key: part, limit: 1}}
+",
+    "
 name: limited
 rate_limit: {key: starts, limit: 3, per: 5s}
 steps:

@@ -113,6 +113,7 @@ impl World {
             }
         }
         tokio::spawn(Arc::clone(&world).keep_outages(random.fork()));
+        tokio::spawn(Arc::clone(&world).count_lines());
         for number in 0..world.plan.agents {
             tokio::spawn(Arc::clone(&world).keep_agent(number, random.fork()));
         }
@@ -332,6 +333,29 @@ impl World {
         }
     }
 
+    /// Counts what waits in line for a key in nobody's memory: that it happens is to be seen.
+    async fn count_lines(self: Arc<Self>) {
+        let store = self.memory.open();
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let rows = store.list_keys(None, 1000).await.unwrap_or_default();
+            let lines = rows.iter().filter_map(|row| {
+                let body: serde_json::Value = serde_json::from_slice(&row.body).ok()?;
+                body["concurrency"]["waiting"].as_array().cloned()
+            });
+            let waiting = lines.flatten().filter_map(|waiting| {
+                let run = waiting["holder"].as_str()?.split('#').next()?.parse();
+                run.ok()
+            });
+            let waiting: Vec<RunId> = waiting.collect();
+            for standing in store.standings(&waiting).await.unwrap_or_default() {
+                if standing.owner.is_none() {
+                    self.history.fault("parked in line");
+                }
+            }
+        }
+    }
+
     /// Waits until nothing is left to be done, while people answer what is asked of them.
     async fn quiet(&self, mut random: Random) {
         for round in 0.. {
@@ -416,7 +440,10 @@ impl World {
         for state in self.open_runs().await {
             let run = state.id();
             let name = &state.started().workflow;
-            lines.push(format!("run {run} of `{name}` is {}", state.status().word()));
+            let row = self.memory.open().run(run).await.ok().flatten();
+            let owner = row.and_then(|row| row.owner);
+            let status = state.status().word();
+            lines.push(format!("run {run} of `{name}` is {status}, of {owner:?}"));
             for step in state.steps() {
                 let waits = &step.waiting;
                 lines.push(format!("  {} {} waits: {waits:?}", step.path, step.status));
@@ -431,9 +458,16 @@ impl World {
             }
             lines.extend(self.history.seen().recent(&run.to_string()));
         }
+        for row in self.memory.open().list_keys(None, 1000).await.unwrap_or_default() {
+            let body = String::from_utf8_lossy(&row.body);
+            lines.push(format!("key {} of kind {}: {body}", row.key, row.kind));
+        }
+        let wakes = self.memory.open().next_wake().await;
+        lines.push(format!("the first parked run wakes at {wakes:?}"));
         for replica in self.replicas() {
             let (active, counts) = (replica.runs.active(), replica.dispatcher.counts());
-            lines.push(format!("active {active}, {counts:?}, agents {:?}", self.busy));
+            let owner = replica.runs.identity().owner;
+            lines.push(format!("{owner}: active {active}, {counts:?}, agents {:?}", self.busy));
         }
         lines.join("\n")
     }

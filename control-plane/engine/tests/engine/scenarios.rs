@@ -515,3 +515,43 @@ fn a_key_that_comes_after_the_end_changes_nothing() {
     let late = world.ask(Command::Granted { instance, which });
     assert_eq!(late, Err(engine::Rejection::Ended));
 }
+
+#[test]
+fn what_only_waits_says_for_whom() {
+    let begun = |yaml: &str| {
+        let (graph, _) = engine::definition::compile("test.yml", yaml.as_bytes()).unwrap();
+        let (graph, now) = (std::sync::Arc::new(graph), engine::Instant(0));
+        let started = World::new(&flow("  - {wait: 1h}\n"), &json!({})).state.started().clone();
+        engine::start(engine::RunId::at_instant(now, "test"), graph, started, now).unwrap().0
+    };
+    let child = begun(&flow("  - {id: a, workflow: other}\n"));
+    assert!(child.only_waits());
+    let started = |effect| match effect {
+        engine::Effect::StartChild { child, .. } => child.run,
+        other => panic!("{other:?}"),
+    };
+    let owed: Vec<_> = child.pending_effects().into_iter().map(started).collect();
+    assert_eq!(child.awaited_children(), owed);
+    assert_eq!(child.wanted_keys(), []);
+    let steps = "  - {id: a, wait: 1h, concurrency: {key: k, limit: 1}}\n";
+    let keyed = begun(&flow(steps));
+    let whole = begun(&format!("concurrency: {{key: k, limit: 1}}\n{}", flow("  - {wait: 1h}\n")));
+    for mut state in [keyed, whole] {
+        assert!(state.only_waits());
+        assert_eq!(state.awaited_children(), []);
+        let wanted = state.wanted_keys();
+        assert!(matches!(&wanted[..], [wish] if &*wish.key == "k" && !wish.held), "{wanted:?}");
+        let (instance, which) = (wanted[0].instance, wanted[0].which);
+        let granted = Command::Granted { instance, which };
+        engine::decide(&mut state, granted, engine::Instant(1)).unwrap();
+        assert!(state.wanted_keys()[0].held);
+        let (reason, origin) = (String::new(), Origin::default());
+        let cancel = Command::Cancel { reason, origin };
+        engine::decide(&mut state, cancel, engine::Instant(2)).unwrap();
+        assert_eq!(state.wanted_keys(), [], "it has ended");
+    }
+    let owes = begun(&flow("  - {id: a, agent: echo, action: echo}\n"));
+    assert!(!owes.only_waits(), "a task is out");
+    let tells = begun(&flow("  - {id: a, notify: slack}\n"));
+    assert!(!tells.only_waits(), "a notification is owed");
+}

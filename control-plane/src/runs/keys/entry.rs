@@ -127,6 +127,20 @@ impl Entry {
         }
     }
 
+    /// Whether the holder has its place in the row until it gives it back: one that a rate limit
+    /// lets through stands in it no longer, whether or not it was told.
+    pub(super) fn keeps_place(&self, holder: Holder) -> bool {
+        match self {
+            Self::Concurrency(entry) => entry.waiting.iter().any(|other| other.holder == holder),
+            Self::Rate(_) => false,
+        }
+    }
+
+    /// Whether the holder has the key.
+    pub(super) fn has(&self, holder: Holder) -> bool {
+        matches!(self, Self::Concurrency(entry) if entry.holders.contains(&holder))
+    }
+
     /// Whether the row says no more than no row would.
     pub(super) fn is_idle(&self, now: Instant) -> bool {
         match self {
@@ -218,6 +232,16 @@ impl Concurrency {
                 told.push(oldest);
                 verdicts.push(displaced(oldest, key));
             }
+        }
+    }
+}
+
+impl Verdict {
+    /// The kind of key that it is about; of a refusal all.
+    pub(crate) fn which(&self) -> Option<KeyKind> {
+        match &self.command {
+            Command::Granted { which, .. } => Some(*which),
+            _ => None,
         }
     }
 }

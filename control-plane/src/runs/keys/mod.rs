@@ -94,6 +94,25 @@ impl Keys {
         self.keep(run, &[]);
     }
 
+    /// A run was read, with these keys: what of them it gives back from here on is given back in
+    /// the rows too.
+    pub(crate) fn recall(&self, run: RunId, wanted: Vec<Acquire>) {
+        let mut registry = lock(&self.registry);
+        for acquire in wanted {
+            registry.recall(Holder { run, instance: acquire.instance }, Arc::new(acquire));
+        }
+    }
+
+    /// Whether the rows keep the places of a run that waits for these, so that whoever grants them
+    /// finds it though it is in nobody's memory.
+    pub(crate) fn keep_places(&self, run: RunId, awaited: &[Acquire]) -> bool {
+        let registry = lock(&self.registry);
+        awaited.iter().all(|acquire| {
+            let name = (acquire.which, Arc::clone(&acquire.key));
+            registry.is_queued(Holder { run, instance: acquire.instance }, &name)
+        })
+    }
+
     /// The run is held in memory no longer; what it has stays its own.
     pub(crate) fn forget_run(&self, run: RunId) {
         lock(&self.registry).forget(run);
@@ -121,8 +140,8 @@ impl Keys {
     }
 
     /// A holder knows what became of its wish.
-    pub(crate) fn told(&self, holder: Holder) {
-        lock(&self.registry).told(holder);
+    pub(crate) fn told(&self, holder: Holder, which: Option<KeyKind>) {
+        lock(&self.registry).told(holder, which);
     }
 
     /// With the queue full, the next look at all rows finds what is left to be asked.
@@ -149,6 +168,8 @@ pub(super) struct Keeper {
     ticks: BTreeMap<Name, Instant>,
     /// Who has something without wanting it, as the last look found.
     suspects: sweep::Suspects,
+    /// Parked runs that know what they have, as the last look found.
+    aware: sweep::Aware,
 }
 
 /// Starts the task that changes the rows. Only the first call counts.
@@ -159,6 +180,7 @@ pub(super) fn spawn(runs: &Runs, shutdown: CancellationToken) {
         known: HashMap::new(),
         ticks: BTreeMap::new(),
         suspects: sweep::Suspects::default(),
+        aware: sweep::Aware::default(),
     };
     tokio::spawn(keeper.run(wants, shutdown));
 }
@@ -247,6 +269,7 @@ impl Keeper {
             if entry == known.entry {
                 // What is said of a row that another may have changed is not said unread.
                 if verdicts.is_empty() || known.fresh {
+                    self.note_places(&entry, asked.get(name));
                     self.runs.tell(verdicts);
                     self.ticks_from(name);
                     settled.push(name.clone());
@@ -276,12 +299,25 @@ impl Keeper {
                 continue;
             }
             self.runs.shared.keys.see(&name, &entry);
+            self.note_places(&entry, asked.get(&name));
             self.known.insert(name.clone(), Known { version, entry, fresh: false });
             self.ticks_from(&name);
             self.runs.tell(verdicts);
             settled.push(name);
         }
         Ok(settled)
+    }
+
+    /// The row that is written says so: these stand in line.
+    fn note_places(&self, entry: &Entry, asked: Option<&Vec<Want>>) {
+        let mut registry = lock(&self.runs.shared.keys.registry);
+        for want in asked.into_iter().flatten() {
+            if let (Some(holder), Ask::Acquire(acquire)) = (want.holder, &want.ask)
+                && entry.keeps_place(holder)
+            {
+                registry.queued(holder, acquire);
+            }
+        }
     }
 
     async fn read_unknown(&mut self, names: &[Name]) -> Result<(), store::Error> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engine::effect::Acquire;
+use engine::event::KeyKind;
 use engine::{InstanceId, RunId};
 
 use super::{Holder, Name};
@@ -18,6 +19,8 @@ pub(super) struct Wish {
     pub(super) acquire: Arc<Acquire>,
     /// The run knows what became of it.
     pub(super) told: bool,
+    /// The row says that it stands in line.
+    queued: bool,
 }
 
 impl Wish {
@@ -32,7 +35,28 @@ impl Registry {
         let name = (acquire.which, Arc::clone(&acquire.key));
         wishes.retain(|wish| !wish.is(&name));
         let told = acquire.held;
-        wishes.push(Wish { acquire, told });
+        wishes.push(Wish { acquire, told, queued: false });
+    }
+
+    /// The holder is known to want this from before; what is known of the wish stays.
+    pub(super) fn recall(&mut self, holder: Holder, acquire: Arc<Acquire>) {
+        let name = (acquire.which, Arc::clone(&acquire.key));
+        if self.wish(holder, &name).is_none() {
+            self.want(holder, acquire);
+        }
+    }
+
+    /// The row says that this very wish stands in line.
+    pub(super) fn queued(&mut self, holder: Holder, acquire: &Arc<Acquire>) {
+        let wishes = self.0.get_mut(&holder).into_iter().flatten();
+        for wish in wishes.filter(|wish| Arc::ptr_eq(&wish.acquire, acquire)) {
+            wish.queued = true;
+        }
+    }
+
+    /// Whether the row keeps the holder's place, and nothing else is known of its wish.
+    pub(super) fn is_queued(&self, holder: Holder, name: &Name) -> bool {
+        self.wish(holder, name).is_some_and(|wish| wish.queued && !wish.told)
     }
 
     /// Gives the names of what the holder had or wanted.
@@ -57,10 +81,10 @@ impl Registry {
         self.0.get(&holder)?.iter().find(|wish| wish.is(name))
     }
 
-    /// The run was told that it has the key, or that it never will.
-    pub(super) fn told(&mut self, holder: Holder) {
+    /// The run was told that it has the key of this kind, or that it never will.
+    pub(super) fn told(&mut self, holder: Holder, which: Option<KeyKind>) {
         for wish in self.0.get_mut(&holder).into_iter().flatten() {
-            wish.told = true;
+            wish.told |= which.is_none_or(|which| wish.acquire.which == which);
         }
     }
 

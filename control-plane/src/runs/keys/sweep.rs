@@ -14,6 +14,28 @@ use crate::limits;
 /// Who was found to have something without wanting it.
 pub(super) type Suspects = HashSet<(Name, Holder)>;
 
+/// Which parked runs know that they have a key, at which version.
+pub(super) type Aware = HashMap<(Name, Holder), i64>;
+
+/// Somebody in a row of whom this process knows nothing.
+struct Stranger {
+    name: Name,
+    holder: Holder,
+    /// It has the key, and does not only wait for it.
+    has: bool,
+    displaced: bool,
+}
+
+/// What a look has found so far.
+#[derive(Default)]
+struct Found {
+    wants: Vec<Want>,
+    suspects: Suspects,
+    aware: Aware,
+    /// Parked runs that may not know that they have a key, or want it no longer.
+    unsure: Vec<(Name, Holder, i64)>,
+}
+
 /// What the rows say of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
@@ -23,8 +45,8 @@ enum Standing {
     Ours,
     /// Another does.
     Elsewhere,
-    /// Nobody does: it only waits, and knows what it holds.
-    Parked,
+    /// Nobody does; its journal has so many events.
+    Parked(i64),
 }
 
 impl Keeper {
@@ -40,34 +62,27 @@ impl Keeper {
     }
 
     async fn look_once(&mut self) -> Result<Vec<Want>, store::Error> {
-        let mut wants: Vec<Want> = lock(&self.runs.shared.keys.registry)
-            .untold()
-            .into_iter()
-            .map(|(holder, acquire)| {
-                let name = (acquire.which, Arc::clone(&acquire.key));
-                Want { name, holder: Some(holder), ask: Ask::Acquire(acquire) }
-            })
-            .collect();
-        let mut suspects = Suspects::new();
+        let untold = lock(&self.runs.shared.keys.registry).untold();
+        let mut found = Found::default();
+        found.wants.extend(untold.into_iter().map(|(holder, acquire)| {
+            let name = (acquire.which, Arc::clone(&acquire.key));
+            Want { name, holder: Some(holder), ask: Ask::Acquire(acquire) }
+        }));
         let mut after: Option<(i16, String)> = None;
         loop {
             let from = after.as_ref().map(|(kind, key)| (*kind, key.as_str()));
             let page = self.runs.store().list_keys(from, limits::KEYS_PAGE).await?;
             let Some(last) = page.last() else { break };
             after = Some((last.kind, last.key.clone()));
-            self.look_at(&page, &mut wants, &mut suspects).await?;
+            self.look_at(&page, &mut found).await?;
         }
-        self.suspects = suspects;
-        Ok(wants)
+        self.tell_unaware(&mut found).await;
+        (self.suspects, self.aware) = (found.suspects, found.aware);
+        Ok(found.wants)
     }
 
-    async fn look_at(
-        &mut self,
-        page: &[KeyRow],
-        wants: &mut Vec<Want>,
-        suspects: &mut Suspects,
-    ) -> Result<(), store::Error> {
-        let mut strangers: BTreeMap<RunId, Vec<(Name, Holder, bool)>> = BTreeMap::new();
+    async fn look_at(&mut self, page: &[KeyRow], found: &mut Found) -> Result<(), store::Error> {
+        let mut strangers: BTreeMap<RunId, Vec<Stranger>> = BTreeMap::new();
         for row in page {
             let (Some(kind), Ok(entry)) = (kind_of(row.kind), read(row)) else { continue };
             let name: Name = (kind, Arc::from(&*row.key));
@@ -77,40 +92,82 @@ impl Keeper {
             for holder in entry.everybody() {
                 let displaced = is_displaced(&entry, holder);
                 if registry.wish(holder, &name).is_none() {
-                    let strange = (name.clone(), holder, displaced);
-                    strangers.entry(holder.run).or_default().push(strange);
+                    let (name, has) = (name.clone(), entry.has(holder));
+                    let stranger = Stranger { name, holder, has, displaced };
+                    strangers.entry(holder.run).or_default().push(stranger);
                 } else if displaced {
-                    wants.push(Want { name: name.clone(), holder: Some(holder), ask: Ask::Remind });
+                    found.wants.push(remind(name.clone(), holder));
                 }
             }
         }
         let standings = self.standings(strangers.keys().copied().collect()).await?;
         for (run, entries) in strangers {
             let standing = standings.get(&run).copied().unwrap_or(Standing::Over);
-            for (name, holder, displaced) in entries {
-                let suspect = (name, holder);
-                let over = match standing {
-                    Standing::Over => true,
-                    Standing::Elsewhere => false,
-                    Standing::Parked if displaced => {
-                        // Nobody else tells it to stop.
-                        let (name, holder) = suspect.clone();
-                        wants.push(Want { name, holder: Some(holder), ask: Ask::Remind });
-                        false
-                    }
-                    Standing::Parked => false,
-                    // It may be on its way into memory; the next look tells.
-                    Standing::Ours => self.suspects.contains(&suspect),
-                };
-                if over {
-                    let (name, holder) = suspect;
-                    wants.push(Want { name, holder: Some(holder), ask: Ask::Release });
-                } else if standing == Standing::Ours {
-                    suspects.insert(suspect);
-                }
-            }
+            entries.into_iter().for_each(|stranger| self.judge(stranger, standing, found));
         }
         Ok(())
+    }
+
+    /// What is to be done about somebody of whom this process knows nothing.
+    fn judge(&self, stranger: Stranger, standing: Standing, found: &mut Found) {
+        let Stranger { name, holder, has, displaced } = stranger;
+        let over = match standing {
+            Standing::Over => true,
+            Standing::Elsewhere => false,
+            Standing::Parked(_) if displaced => {
+                // Nobody else tells it to stop.
+                found.wants.push(remind(name, holder));
+                return;
+            }
+            Standing::Parked(version) => {
+                let suspect = (name, holder);
+                if has && self.aware.get(&suspect) == Some(&version) {
+                    found.aware.insert(suspect, version);
+                } else if has {
+                    found.unsure.push((suspect.0, holder, version));
+                }
+                return;
+            }
+            // It may be on its way into memory; the next look tells.
+            Standing::Ours => self.suspects.contains(&(name.clone(), holder)),
+        };
+        if over {
+            found.wants.push(Want { name, holder: Some(holder), ask: Ask::Release });
+        } else if standing == Standing::Ours {
+            found.suspects.insert((name, holder));
+        }
+    }
+
+    /// A parked run has nobody who asks again when a word is lost: that it has a key it waits for,
+    /// or that it gave one back. Of those that have a key it is read whether they know, and want
+    /// it; one that was found to does so for as long as its journal stays as it is.
+    async fn tell_unaware(&self, found: &mut Found) {
+        let unsure = std::mem::take(&mut found.unsure);
+        for (name, holder, version) in unsure.into_iter().take(limits::KEYS_LOOK_READS) {
+            let state = match self.runs.read(holder.run).await {
+                Ok((_, state)) => state,
+                Err(error) => {
+                    tracing::debug!(%error, "whether a run knows of its key cannot be read");
+                    continue;
+                }
+            };
+            let mut keys = state.wanted_keys().into_iter();
+            let wish = keys.find(|acquire| {
+                (acquire.instance, acquire.which, &acquire.key)
+                    == (holder.instance, name.0, &name.1)
+            });
+            let ask = match wish {
+                // It was taken up meanwhile.
+                _ if state.version() != version => continue,
+                Some(acquire) if acquire.held => {
+                    found.aware.insert((name, holder), version);
+                    continue;
+                }
+                Some(acquire) => Ask::Acquire(Arc::new(acquire)),
+                None => Ask::Release,
+            };
+            found.wants.push(Want { name, holder: Some(holder), ask });
+        }
     }
 
     /// Whoever waits for a rate limit is let through by any replica whose time comes.
@@ -132,7 +189,7 @@ impl Keeper {
                 {
                     Standing::Ours
                 } else if owner.is_none() {
-                    Standing::Parked
+                    Standing::Parked(standing.version)
                 } else {
                     Standing::Elsewhere
                 };
@@ -141,6 +198,11 @@ impl Keeper {
         }
         Ok(standings)
     }
+}
+
+/// A holder that was told to stop is told again.
+fn remind(name: Name, holder: Holder) -> Want {
+    Want { name, holder: Some(holder), ask: Ask::Remind }
 }
 
 fn is_displaced(entry: &Entry, holder: Holder) -> bool {

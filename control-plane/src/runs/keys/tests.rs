@@ -198,11 +198,45 @@ fn the_registry_knows_what_a_run_has_until_it_gives_it_back() {
     }
     assert_eq!(registry.holders_of(run).len(), 3);
     assert_eq!(registry.untold().len(), 4);
-    registry.told(step(1));
+    registry.told(step(1), None);
     assert_eq!(registry.untold().len(), 3);
     assert_eq!(registry.release(step(1)), [(KeyKind::Concurrency, Arc::from("k"))]);
     assert_eq!(registry.release(step(1)), []);
     registry.forget(run);
     assert_eq!(registry.holders_of(run), []);
     assert_eq!(registry.untold().len(), 1);
+}
+
+#[test]
+fn a_place_in_line_is_known_for_the_wish_that_the_row_was_written_for() {
+    let mut registry = Registry::default();
+    let name = (KeyKind::Concurrency, Arc::from("k"));
+    let (first, again) = [(); 2].map(|()| Arc::new(wanted(1, OnConflict::Queue))).into();
+    registry.want(holder(1), Arc::clone(&first));
+    assert!(!registry.is_queued(holder(1), &name), "nothing was written");
+    registry.release(holder(1));
+    registry.want(holder(1), Arc::clone(&again));
+    registry.queued(holder(1), &first);
+    assert!(!registry.is_queued(holder(1), &name), "the row loses that place yet");
+    registry.queued(holder(1), &again);
+    assert!(registry.is_queued(holder(1), &name));
+    registry.recall(holder(1), first);
+    assert!(registry.is_queued(holder(1), &name), "what is known stays");
+    registry.told(holder(1), Some(KeyKind::Rate));
+    assert!(registry.is_queued(holder(1), &name), "of another key");
+    registry.told(holder(1), Some(KeyKind::Concurrency));
+    assert!(!registry.is_queued(holder(1), &name), "it is about to go on");
+}
+
+#[test]
+fn only_a_concurrency_key_keeps_places() {
+    let mut concurrency = Row::of(KeyKind::Concurrency);
+    let mut limit = Row::of(KeyKind::Rate);
+    for n in [1, 2] {
+        concurrency.acquire(holder(n), wanted(1, OnConflict::Queue));
+        limit.acquire(holder(n), rate(1, Duration::from_secs(10)));
+    }
+    assert!(concurrency.entry.has(holder(1)) && !concurrency.entry.keeps_place(holder(1)));
+    assert!(!concurrency.entry.has(holder(2)) && concurrency.entry.keeps_place(holder(2)));
+    assert!(!limit.entry.has(holder(1)) && !limit.entry.keeps_place(holder(2)));
 }

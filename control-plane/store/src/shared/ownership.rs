@@ -257,7 +257,7 @@ pub(super) async fn standings(
     let mut standings = Vec::with_capacity(runs.len());
     for some in runs.chunks(PART) {
         let mut query = QueryBuilder::<Db>::new(
-            "SELECT run_id, owner, ended_at IS NOT NULL FROM runs WHERE run_id",
+            "SELECT run_id, owner, version, ended_at IS NOT NULL FROM runs WHERE run_id",
         );
         push_among(&mut query, some);
         let rows = query.build().fetch_all(&mut *connection).await?;
@@ -265,7 +265,8 @@ pub(super) async fn standings(
             standings.push(Standing {
                 run_id: run_id(row, 0)?,
                 owner: optional_owner(row, 1)?,
-                ended: row.try_get(2)?,
+                version: row.try_get(2)?,
+                ended: row.try_get(3)?,
             });
         }
     }

@@ -30,7 +30,7 @@ pub(crate) async fn a_run_is_taken_over_from_its_owner_alone(world: World) {
     assert_eq!(world.commit(next(&first, 1)).await, Outcome::Conflict, "it was its own before");
     let missing = store.take_over(run(2), None, owner(2), NOW).await.unwrap();
     assert_eq!(missing, Adoption::NotFound);
-    let standing = Standing { run_id: run(1), owner: Some(owner(2)), ended: false };
+    let standing = Standing { run_id: run(1), owner: Some(owner(2)), version: 1, ended: false };
     assert_eq!(store.standings(&[run(1), run(2)]).await.unwrap(), [standing]);
 }
 

@@ -131,6 +131,7 @@ impl Tables {
         let standing = |row: &RunRow| Standing {
             run_id: row.run_id,
             owner: row.owner,
+            version: row.version,
             ended: row.ended_at.is_some(),
         };
         rows.map(standing).collect()
