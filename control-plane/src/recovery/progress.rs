@@ -13,12 +13,16 @@ use engine::graph::{Graph, NodeKind};
 use engine::task::AgentRef;
 use engine::{InstanceId, Instant};
 
+use super::overhead::{Overhead, Wall};
+use super::undos::{Undos, UndosDone};
 use super::utilisation::{Used, Work};
 
 /// How long a step takes of which nothing is known.
 const ESTIMATE_UNKNOWN: Duration = Duration::from_secs(10);
 /// A step that goes on counts at most so far, however long it takes.
 const RUNNING_SHARE_MAX: f64 = 0.95;
+/// A recovery whose run has not ended is at most so far, whatever else is done.
+const OPEN_SHARE_MAX: f64 = 0.99;
 
 /// An issue of a plan and its step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +50,8 @@ struct Step {
     id: Arc<str>,
     issue: Option<Arc<str>>,
     agent: Arc<str>,
+    /// Agents do it, and not people, clocks or inner steps.
+    is_action: bool,
     estimate: Duration,
     depends_on: Vec<usize>,
 }
@@ -83,12 +89,33 @@ impl Standing {
     }
 }
 
+/// What a recovery is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Issues are mended.
+    Mending,
+    /// What was done is undone.
+    RollingBack,
+    /// Undos failed for good, and people are asked about them.
+    Stuck,
+    /// The steps of `on_failure` run.
+    Handling,
+    /// The run has ended.
+    Over,
+}
+
 /// How far a run is.
 #[derive(Clone, Debug)]
 pub struct Progress {
     outline: Arc<Outline>,
     standing: Vec<(Standing, Option<Instant>)>,
     work: Work,
+    wall: Wall,
+    /// How long each step was had by whoever does it, in attempts that are over.
+    had: Vec<Duration>,
+    /// Where the rollback is that was begun last, if one was.
+    undos: Option<Undos>,
+    is_handling: bool,
     sequence: i64,
     at: Instant,
     paused: bool,
@@ -104,6 +131,8 @@ pub struct Now {
     pub slots: BTreeMap<Arc<str>, u32>,
     /// Who has which step, since when.
     pub held: BTreeMap<InstanceId, (AgentRef, Instant)>,
+    /// Who undoes which step, since when.
+    pub undoing: BTreeMap<InstanceId, (AgentRef, Instant)>,
 }
 
 /// An agent at work.
@@ -119,6 +148,8 @@ pub struct Active {
     pub issue: Option<Arc<str>>,
     /// Since when.
     pub since: Instant,
+    /// It undoes the step.
+    pub undo: bool,
 }
 
 /// How far a recovery is.
@@ -128,8 +159,15 @@ pub struct Report {
     pub sequence: i64,
     /// When that happened.
     pub at: Instant,
-    /// 0 to 1, weighted by the estimated durations.
+    /// What it is at.
+    pub phase: Phase,
+    /// 0 to 1: how much of all that is to be done is done, weighted by the estimated durations. An
+    /// undo counts as much as its step. 1 only when the run has ended.
     pub completion: f64,
+    /// How far its rollback is.
+    pub undos: UndosDone,
+    /// What the orchestrator added to the agents' own work.
+    pub overhead: Overhead,
     /// All issues with where they stand, in the order of the plan.
     pub issues: Vec<(Arc<str>, Standing)>,
     /// Issues that others wait for, and that wait for none themselves.
@@ -161,14 +199,15 @@ impl Outline {
             .map(|&node| {
                 let node = graph.node(node);
                 let issue = by_step.get(&*node.id);
-                let agent = match &node.kind {
-                    NodeKind::Action(action) => action.agent.clone(),
-                    _ => None,
+                let (agent, is_action) = match &node.kind {
+                    NodeKind::Action(action) => (action.agent.clone(), true),
+                    _ => (None, false),
                 };
                 Step {
                     id: Arc::clone(&node.id),
                     issue: issue.map(|issue| Arc::clone(&issue.issue)),
                     agent: agent.unwrap_or_default(),
+                    is_action,
                     estimate: issue.and_then(|issue| issue.estimate).unwrap_or(ESTIMATE_UNKNOWN),
                     depends_on: node.depends_on.iter().map(|&on| on as usize).collect(),
                 }
@@ -231,10 +270,15 @@ impl Progress {
     #[must_use]
     pub fn new(outline: Arc<Outline>) -> Self {
         let standing = vec![(Standing::Waiting, None); outline.steps.len()];
+        let had = vec![Duration::ZERO; outline.steps.len()];
         Self {
             outline,
             standing,
             work: Work::default(),
+            wall: Wall::default(),
+            had,
+            undos: None,
+            is_handling: false,
             sequence: 0,
             at: Instant::default(),
             paused: false,
@@ -248,23 +292,34 @@ impl Progress {
         self.sequence
     }
 
-    /// What agents were asked and did.
+    /// What the orchestrator added to the work of agents until `now`: the one figure of it, for
+    /// reports and for measurements.
     #[must_use]
-    pub fn work(&self) -> &Work {
-        &self.work
+    pub fn overhead(&self, now: &Now) -> Overhead {
+        let until = self.until(now);
+        let had: Vec<Duration> = (0..self.had.len())
+            .map(|at| {
+                self.had[at] + self.open_since(at, now).map_or(Duration::ZERO, |s| until.since(s))
+            })
+            .collect();
+        Overhead { wall: self.wall.until(until), chain: self.outline.longest_chain(&had) }
     }
 
-    /// The longest chain of steps that wait for each other, by how long agents really had them.
-    /// What a recovery took beyond that, agents enough, is the orchestrator's.
-    #[must_use]
-    pub fn longest_chain(&self) -> Duration {
-        let mut had = vec![Duration::ZERO; self.outline.steps.len()];
-        for attempt in self.work.done() {
-            if let Some(had) = had.get_mut(attempt.n.0 as usize) {
-                *had += attempt.ended.since(attempt.began);
-            }
+    /// Since when a step is had by whoever does it now.
+    fn open_since(&self, at: usize, now: &Now) -> Option<Instant> {
+        if !self.is_mending() {
+            return None;
         }
-        self.outline.longest_chain(&had)
+        if self.outline.steps[at].is_action {
+            let n = InstanceId(u32::try_from(at).ok()?);
+            return now.held.get(&n).map(|(_, since)| *since);
+        }
+        let (standing, since) = self.standing[at];
+        since.filter(|_| matches!(standing, Standing::Running | Standing::Asking))
+    }
+
+    fn until(&self, now: &Now) -> Instant {
+        if self.ended.is_some() { self.at } else { now.now.max(self.at) }
     }
 
     /// How the run ended, once it did.
@@ -279,13 +334,26 @@ impl Progress {
         self.at = self.at.max(at);
         self.follow_work(event, at);
         match event {
+            Event::RunStarted(_) => self.wall.go_on(at),
             Event::RunPaused { .. } => self.set_paused(true, at),
             Event::RunResumed { .. } | Event::RunCancelRequested { .. } => {
                 self.set_paused(false, at);
             }
-            Event::RunEnded { status, .. } => self.ended = Some(*status),
-            Event::RunRetried { .. } | Event::RunReopened { .. } => self.reopen(),
+            Event::RunEnded { status, .. } => {
+                self.ended = Some(*status);
+                self.wall.stop(at);
+            }
+            Event::RunRetried { .. } | Event::RunReopened { .. } => self.reopen(at),
+            Event::RunForked { .. } => self.forked(at),
+            Event::RollbackStarted { steps, .. } => self.begin_rollback(steps, at),
+            Event::OnFailureStarted {} => {
+                self.is_handling = true;
+                self.wall.stop(at);
+            }
             _ => {}
+        }
+        if let Some(undos) = &mut self.undos {
+            undos.apply(event);
         }
         if let (Some(n), Some(standing)) = (event.instance(), standing(event)) {
             self.set(n, standing, at);
@@ -298,8 +366,11 @@ impl Progress {
     }
 
     /// What did not end well is taken up again.
-    fn reopen(&mut self) {
+    fn reopen(&mut self, at: Instant) {
         self.ended = None;
+        self.undos = None;
+        self.is_handling = false;
+        self.wall.go_on(at);
         for (standing, since) in &mut self.standing {
             if standing.is_through() && *standing != Standing::Resolved {
                 (*standing, *since) = (Standing::Waiting, None);
@@ -307,13 +378,41 @@ impl Progress {
         }
     }
 
+    /// What stands before was done in another run, at another time.
+    fn forked(&mut self, at: Instant) {
+        self.wall = Wall::default();
+        self.wall.go_on(at);
+        self.had.fill(Duration::ZERO);
+    }
+
+    /// A run that had ended has not any more.
+    fn begin_rollback(&mut self, steps: &[InstanceId], at: Instant) {
+        self.ended = None;
+        self.is_handling = false;
+        self.wall.stop(at);
+        self.undos = Some(Undos::new(steps));
+        for n in steps {
+            self.set(*n, Standing::Undoing, at);
+        }
+    }
+
     fn set(&mut self, n: InstanceId, standing: Standing, at: Instant) {
         // The steps of the whole are the first instances, in the order of the definition.
-        let Some((now, since)) = self.standing.get_mut(n.0 as usize) else { return };
-        if since.is_none() {
-            *since = Some(at);
-        }
+        let place = n.0 as usize;
+        let Some((now, since)) = self.standing.get_mut(place) else { return };
+        let since = *since.get_or_insert(at);
+        let is_over = standing.is_through() && !now.is_through();
         *now = standing;
+        if is_over && !self.outline.steps[place].is_action {
+            self.had[place] += at.since(since);
+        }
+    }
+
+    /// An attempt is over that an agent had.
+    fn attempt_over(&mut self, n: InstanceId, took: Option<u64>) {
+        if let (Some(had), Some(took)) = (self.had.get_mut(n.0 as usize), took) {
+            *had += Duration::from_micros(took);
+        }
     }
 
     fn follow_work(&mut self, event: &Event, at: Instant) {
@@ -326,11 +425,13 @@ impl Progress {
                 let named = named.map_or_else(Arc::default, |(_, agent, _)| Arc::clone(agent));
                 let by = by.as_ref().map(|by| &by.agent_type);
                 self.work.ended(*n, by, began(*took, at), at);
+                self.attempt_over(*n, *took);
                 self.work.ready(*n, by.unwrap_or(&named), (*retry_at).max(at));
             }
             Event::StepSucceeded { n, by, took, .. } | Event::StepFailed { n, by, took, .. } => {
                 let by = by.as_ref().map(|by| &by.agent_type);
                 self.work.ended(*n, by, began(*took, at), at);
+                self.attempt_over(*n, *took);
             }
             Event::StepSkipped { n, .. } | Event::StepCancelled { n, .. } => {
                 self.work.ended(*n, None, None, at);
@@ -344,8 +445,7 @@ impl Progress {
     pub fn report(&self, now: &Now) -> Report {
         let outline = &*self.outline;
         let held = now.held.iter().map(|(n, (_, since))| (*n, *since)).collect();
-        let until = if self.ended.is_some() { self.at } else { now.now.max(self.at) };
-        let used = self.work.used(&now.slots, &held, until);
+        let used = self.work.used(&now.slots, &held, self.until(now));
         let all = used.values().fold(Used::default(), |sum, one| Used {
             offered: sum.offered + one.offered,
             busy: sum.busy + one.busy,
@@ -354,7 +454,10 @@ impl Progress {
         Report {
             sequence: self.sequence,
             at: self.at,
+            phase: self.phase(),
             completion: self.completion(now),
+            undos: self.undos.as_ref().map(Undos::done).unwrap_or_default(),
+            overhead: self.overhead(now),
             issues: issues.collect(),
             blocking: self.blocking(),
             left: outline.left.clone(),
@@ -387,14 +490,43 @@ impl Progress {
         }
     }
 
+    fn is_mending(&self) -> bool {
+        self.ended.is_none() && self.undos.is_none() && !self.is_handling
+    }
+
+    fn phase(&self) -> Phase {
+        match &self.undos {
+            _ if self.ended.is_some() => Phase::Over,
+            _ if self.is_handling => Phase::Handling,
+            Some(undos) if undos.done().stuck > 0 => Phase::Stuck,
+            Some(_) => Phase::RollingBack,
+            None => Phase::Mending,
+        }
+    }
+
+    /// An undo of which nothing is known takes as long as its step.
+    fn undo_estimate(&self, n: InstanceId) -> Duration {
+        self.outline.steps.get(n.0 as usize).map_or(ESTIMATE_UNKNOWN, |step| step.estimate)
+    }
+
     fn completion(&self, now: &Now) -> f64 {
+        if self.ended.is_some() {
+            return 1.0;
+        }
+        let weight = |estimate: Duration| estimate.as_secs_f64().max(0.001);
         let (mut whole, mut done) = (0.0, 0.0);
         for (at, step) in self.outline.steps.iter().enumerate() {
-            let weight = step.estimate.as_secs_f64().max(0.001);
-            whole += weight;
-            done += weight * self.share_of(at, now);
+            whole += weight(step.estimate);
+            // Behind a failure nothing more is mended.
+            let share = if self.is_mending() { self.share_of(at, now) } else { 1.0 };
+            done += weight(step.estimate) * share;
         }
-        if whole > 0.0 { (done / whole).min(1.0) } else { 1.0 }
+        for (n, is_done) in self.undos.iter().flat_map(Undos::all) {
+            let weight = weight(self.undo_estimate(n));
+            whole += weight;
+            done += if is_done { weight } else { 0.0 };
+        }
+        if whole > 0.0 { (done / whole).min(OPEN_SHARE_MAX) } else { 0.0 }
     }
 
     /// How much of a step is done, 0 to 1.
@@ -438,30 +570,35 @@ impl Progress {
 
     fn active(&self, now: &Now) -> Vec<Active> {
         let steps = &self.outline.steps;
-        let held = now.held.iter().filter_map(|(n, (agent, since))| {
-            let step = steps.get(n.0 as usize)?;
-            Some(Active {
-                agent: Arc::clone(&agent.agent_type),
-                instance: Some(Arc::clone(&agent.instance)),
-                step: Arc::clone(&step.id),
-                issue: step.issue.clone(),
-                since: *since,
-            })
-        });
-        held.collect()
+        let all = |held: &BTreeMap<InstanceId, (AgentRef, Instant)>, undo: bool| {
+            let held = held.iter().filter_map(|(n, (agent, since))| {
+                let step = steps.get(n.0 as usize)?;
+                Some(Active {
+                    agent: Arc::clone(&agent.agent_type),
+                    instance: Some(Arc::clone(&agent.instance)),
+                    step: Arc::clone(&step.id),
+                    issue: step.issue.clone(),
+                    since: *since,
+                    undo,
+                })
+            });
+            held.collect::<Vec<Active>>()
+        };
+        let mut active = all(&now.held, false);
+        active.extend(all(&now.undoing, true));
+        active
     }
 
     /// When all that remains is done: not before the longest chain of it, and not before each
     /// agent type has done its part with the slots that it has.
     fn estimated_end(&self, now: &Now) -> Option<Instant> {
         let asks = self.standing.iter().any(|(standing, _)| *standing == Standing::Asking);
+        let asks = asks || self.phase() == Phase::Stuck;
         if self.ended.is_some() || self.paused || asks {
             return None;
         }
         let steps = &self.outline.steps;
-        let remaining: Vec<Duration> = (0..steps.len())
-            .map(|at| steps[at].estimate.mul_f64((1.0 - self.share_of(at, now)).max(0.0)))
-            .collect();
+        let remaining = self.remaining(now);
         let mut by_agent: BTreeMap<&Arc<str>, Duration> = BTreeMap::new();
         for (step, remaining) in steps.iter().zip(&remaining) {
             *by_agent.entry(&step.agent).or_default() += *remaining;
@@ -472,6 +609,23 @@ impl Progress {
         });
         let chain = self.outline.longest_chain(&remaining);
         Some(now.now.max(self.at).after(busiest.max().unwrap_or_default().max(chain)))
+    }
+
+    /// How long each step will still take, or its undo: undos wait for each other like steps, the
+    /// other way round.
+    fn remaining(&self, now: &Now) -> Vec<Duration> {
+        let steps = &self.outline.steps;
+        if self.is_mending() {
+            let left = |at: usize| (1.0 - self.share_of(at, now)).max(0.0);
+            return (0..steps.len()).map(|at| steps[at].estimate.mul_f64(left(at))).collect();
+        }
+        let mut remaining = vec![Duration::ZERO; steps.len()];
+        for (n, is_done) in self.undos.iter().flat_map(Undos::all) {
+            if let (false, Some(remaining)) = (is_done, remaining.get_mut(n.0 as usize)) {
+                *remaining = self.undo_estimate(n);
+            }
+        }
+        remaining
     }
 }
 
@@ -495,7 +649,7 @@ fn standing(event: &Event) -> Option<Standing> {
             }
         },
         Event::StepCancelled { .. } => Standing::Skipped,
-        Event::UndoQueued { .. } => Standing::Undoing,
+        Event::UndoQueued { .. } | Event::ChildUndoRequested { .. } => Standing::Undoing,
         Event::UndoSucceeded { .. } | Event::UndoDecided { decision: UndoDecision::Done, .. } => {
             Standing::Undone
         }

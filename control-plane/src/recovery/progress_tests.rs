@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::super::plan::{Assigned, By, Draft, Planned, write};
+use super::super::plan::{Assigned, By, Draft, Planned, Undo, write};
 use super::super::world::World;
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Issues as (id, agent or nobody, what they depend on, seconds), planned.
-fn planned(issues: &[(&str, &str, &[&str], u64)]) -> (String, Vec<PlanIssue>) {
+fn planned(issues: &[(&str, &str, &[&str], u64)], rollback_all: bool) -> (String, Vec<PlanIssue>) {
     let issue = |&(id, agent, on, seconds): &(&str, &str, &[&str], u64)| Planned {
         issue: id.to_owned(),
         depends_on: on.iter().map(|&on| on.to_owned()).collect(),
@@ -19,12 +19,17 @@ fn planned(issues: &[(&str, &str, &[&str], u64)]) -> (String, Vec<PlanIssue>) {
                 agent: agent.to_owned(),
                 action: "mend".to_owned(),
                 estimate: SECOND * u32::try_from(seconds).unwrap(),
+                undo: match rollback_all {
+                    true => Undo::Action("unmend".to_owned()),
+                    false => Undo::Declared,
+                },
                 ..Assigned::default()
             })),
         },
         ..Planned::default()
     };
-    let draft = Draft { issues: issues.iter().map(issue).collect(), ..Draft::default() };
+    let issues_drafted = issues.iter().map(issue).collect();
+    let draft = Draft { issues: issues_drafted, rollback_all, ..Draft::default() };
     let written = write(&draft).unwrap();
     let steps = issues.iter().zip(written.steps).map(|((id, _, _, seconds), step)| PlanIssue {
         issue: (*id).into(),
@@ -35,7 +40,13 @@ fn planned(issues: &[(&str, &str, &[&str], u64)]) -> (String, Vec<PlanIssue>) {
 }
 
 fn world(issues: &[(&str, &str, &[&str], u64)], slots: &[(&str, u32)]) -> (World, Arc<Outline>) {
-    let (text, steps) = planned(issues);
+    world_of(planned(issues, false), slots)
+}
+
+fn world_of(
+    (text, steps): (String, Vec<PlanIssue>),
+    slots: &[(&str, u32)],
+) -> (World, Arc<Outline>) {
     let mut world = World::new(&text, slots);
     for step in &steps {
         if let Some(name) = &step.step {
@@ -159,8 +170,46 @@ fn a_report_belongs_to_its_sequence_however_it_is_come_by() {
         let now = Now { now: world.journal[told_place(*sequence)].1, ..Now::default() };
         assert_eq!(folded(&world, &outline, *sequence).report(&now), *report);
     }
-    let completions: Vec<f64> = told.iter().map(|(_, report)| report.completion).collect();
-    assert!(completions.is_sorted(), "{completions:?}");
+    // A rollback is more to be done; apart from that nothing goes back.
+    for phases in told.chunk_by(|(_, a), (_, b)| a.undos.all == b.undos.all) {
+        let completions: Vec<f64> = phases.iter().map(|(_, report)| report.completion).collect();
+        assert!(completions.is_sorted(), "{completions:?}");
+    }
+}
+
+#[test]
+fn a_rollback_is_shown_as_one_and_nothing_is_whole_before_its_end() {
+    let issues: &[(&str, &str, &[&str], u64)] =
+        &[("a", "x", &[], 10), ("b", "x", &["a"], 20), ("broken", "x", &["b"], 30)];
+    let (mut world, outline) = world_of(planned(issues, true), &[("x", 3)]);
+    world.fails("broken");
+    let mut undone = Vec::new();
+    while !world.ended() {
+        let open = report(&world, &outline);
+        assert!(open.completion < 1.0 && open.phase != Phase::Over, "{open:?}");
+        if open.phase == Phase::RollingBack {
+            assert_eq!(open.undos.all, 2);
+            assert!(open.active.iter().all(|one| one.undo) && !open.active.is_empty());
+            assert!(open.estimated_end.is_some_and(|end| end > world.now));
+            // 60 s are over, and 30 s of undos are to come, the last done first.
+            let seconds = [20, 10].iter().take(open.undos.done as usize).sum::<u32>();
+            let wanted = f64::from(60 + seconds) / 90.0;
+            assert!((open.completion - wanted).abs() < 1e-9, "{open:?}");
+            undone.push(open.undos.done);
+        } else {
+            assert_eq!((open.phase, open.undos.all), (Phase::Mending, 0));
+        }
+        world.step();
+    }
+    assert_eq!(undone, [0, 1]);
+    let last = report(&world, &outline);
+    assert_eq!((last.phase, last.ended), (Phase::Over, Some(Ending::RolledBack)));
+    assert_eq!((last.undos.done, last.undos.stuck), (2, 0));
+    assert!((last.completion - 1.0).abs() < 1e-9);
+    let undone = [("a", Standing::Undone), ("b", Standing::Undone), ("broken", Standing::Failed)];
+    assert_eq!(standings(&last), undone);
+    // What undoing takes is none of the orchestrator's.
+    assert_eq!(last.overhead, Overhead { wall: SECOND * 60, chain: SECOND * 60 });
 }
 
 fn told_place(sequence: i64) -> usize {
@@ -210,7 +259,39 @@ fn a_recovery_that_costs_no_time_of_its_own_has_no_overhead() {
     let (mut world, outline) = fifty_planned(false, 50);
     let begin = world.now;
     world.run();
-    let progress = folded(&world, &outline, i64::MAX);
     let wall = world.now.since(begin);
-    assert_eq!(progress.longest_chain(), wall, "nothing waits but for what it depends on");
+    let overhead = report(&world, &outline).overhead;
+    assert_eq!(overhead, Overhead { wall, chain: wall }, "nothing waits but for what it needs");
+    assert_eq!(overhead.share(), Some(0.0));
+}
+
+#[test]
+fn what_a_recovery_takes_beyond_its_agents_is_overhead_at_every_moment() {
+    let issues: &[(&str, &str, &[&str], u64)] = &[("a", "x", &[], 10), ("b", "x", &["a"], 30)];
+    let (mut world, outline) = world(issues, &[("x", 1)]);
+    let late = |world: &World, seconds: u32| {
+        let now = Now { now: world.now.after(SECOND * seconds), ..world.beside() };
+        folded(world, &outline, i64::MAX).overhead(&now)
+    };
+    assert_eq!(late(&world, 4), Overhead { wall: SECOND * 4, chain: SECOND * 4 });
+    let nobody = folded(&world, &outline, i64::MAX).overhead(&Now::default());
+    assert_eq!(nobody.share(), None, "without who has it nothing is known yet");
+    world.step();
+    assert_eq!(late(&world, 5), Overhead { wall: SECOND * 15, chain: SECOND * 15 });
+    // Two seconds in which nobody has anything.
+    let idle = Now { held: BTreeMap::new(), now: world.now.after(SECOND * 2), ..world.beside() };
+    let overhead = folded(&world, &outline, i64::MAX).overhead(&idle);
+    assert_eq!(overhead.share(), Some(0.2));
+}
+
+#[test]
+fn people_are_no_overhead() {
+    let issues: &[(&str, &str, &[&str], u64)] = &[("ask", "", &[], 1), ("then", "x", &["ask"], 5)];
+    let (mut world, outline) = world(issues, &[("x", 1)]);
+    world.now = world.now.after(SECOND * 100);
+    assert_eq!(report(&world, &outline).overhead.share(), Some(0.0));
+    world.decide("ask", true);
+    world.run();
+    let overhead = report(&world, &outline).overhead;
+    assert_eq!(overhead, Overhead { wall: SECOND * 105, chain: SECOND * 105 });
 }

@@ -91,9 +91,12 @@ impl World {
 
     /// What is known beside the journal.
     pub(super) fn beside(&self) -> Now {
-        let held = self.running.iter().filter(|(_, _, order)| order.key.purpose == Purpose::Do);
-        let held = held.map(|(_, began, order)| (order.key.instance, (who(order), *began)));
-        Now { now: self.now, slots: self.slots.clone(), held: held.collect() }
+        let with = |purpose: Purpose| {
+            let held = self.running.iter().filter(|(_, _, order)| order.key.purpose == purpose);
+            held.map(|(_, began, order)| (order.key.instance, (who(order), *began))).collect()
+        };
+        let (held, undoing) = (with(Purpose::Do), with(Purpose::Undo));
+        Now { now: self.now, slots: self.slots.clone(), held, undoing }
     }
 
     /// Lets the next thing happen.

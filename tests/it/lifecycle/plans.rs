@@ -15,6 +15,7 @@ on_both_stores!(
     a_plan_is_edited_approved_and_executed_once,
     issues_are_triaged_planned_and_mended,
     a_failing_branch_is_undone_and_the_rest_is_mended,
+    a_rollback_is_told_until_its_last_undo,
     progress_goes_on_behind_the_last_report_seen,
     wrong_plans_are_refused_with_their_place_and_change_nothing,
     what_cannot_be_undone_is_done_only_where_the_plan_allows_it,
@@ -246,7 +247,28 @@ async fn a_failing_branch_is_undone_and_the_rest_is_mended(world: &World) {
     );
     assert!(last.remaining.is_empty());
     assert!((last.completion_percent - 100.0).abs() < 1e-9);
+    let (before, phase) = (&reports[..reports.len() - 1], v1::RecoveryPhase::Over);
+    assert!(before.iter().all(|report| report.completion_percent < 100.0), "{before:#?}");
+    assert!(before.iter().all(|report| report.phase() != phase) && last.phase() == phase);
+    assert_eq!((last.undos_done, last.undos_stuck), (last.undos, 0));
+    assert!(last.overhead_percent.is_some() && last.wall_time.is_some());
     assert!(std::fs::read_to_string(&file).unwrap().contains("good\n"));
+}
+
+async fn a_rollback_is_told_until_its_last_undo(world: &World) {
+    let file = world.shared.folder.path().join("undone.txt");
+    let mut text = mends(&file, &[("a", ""), ("b", "a")]);
+    text = text.replace("scope: branch, ", "");
+    text.push_str(
+        "  - {id: worse, agent: echo, action: fail, params: {kind: permanent}, depends_on: [b]}\n",
+    );
+    let (_, run) = execute(world, &text).await;
+    let reports = reports(world, Of::RunId(run), 0).await;
+    let (last, before) = reports.split_last().unwrap();
+    assert_eq!((last.status(), last.phase()), (RunStatus::RolledBack, v1::RecoveryPhase::Over));
+    assert_eq!((last.undos, last.undos_done, last.undos_stuck), (2, 2, 0), "{last:#?}");
+    assert!(before.iter().all(|report| report.completion_percent < 100.0), "{before:#?}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap_or_default(), "");
 }
 
 async fn progress_goes_on_behind_the_last_report_seen(world: &World) {

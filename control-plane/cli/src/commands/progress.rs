@@ -3,8 +3,8 @@
 use clap::{Args, Subcommand};
 use contracts::v1::watch_progress_request::Of;
 use contracts::v1::{
-    IssueStatus, OptimizeResourcesRequest, ProgressReport, ResourceAction, RunStatus,
-    WatchProgressRequest,
+    IssueProgress, IssueStatus, OptimizeResourcesRequest, ProgressReport, RecoveryPhase,
+    ResourceAction, RunStatus, WatchProgressRequest,
 };
 use tonic::Code;
 
@@ -100,19 +100,34 @@ fn tell(
         session.output.data(&json::line("ProgressReport", report))?;
         return Ok(());
     }
-    if once || last.is_some_and(|last| last.issues == report.issues) {
+    if once || last.is_some_and(|last| seen(last) == seen(report)) {
         return Ok(());
     }
+    session.output.note(&line(report));
+    Ok(())
+}
+
+/// What a new line is told for.
+fn seen(report: &ProgressReport) -> (RecoveryPhase, i32, i32, &[IssueProgress]) {
+    (report.phase(), report.undos_done, report.undos_stuck, &report.issues)
+}
+
+fn line(report: &ProgressReport) -> String {
     let count =
         |wanted: IssueStatus| report.issues.iter().filter(|issue| issue.status() == wanted).count();
     let all = report.issues.len();
     let (resolved, running) = (report.resolved.len(), count(IssueStatus::Running));
     let failed =
         count(IssueStatus::Failed) + count(IssueStatus::Undone) + count(IssueStatus::Stuck);
-    let mut line = format!(
-        "{:3.0}%  {resolved} of {all} resolved, {running} running",
-        report.completion_percent
-    );
+    let mut line = format!("{:3.0}%  ", report.completion_percent);
+    match report.phase() {
+        RecoveryPhase::RollingBack | RecoveryPhase::Stuck => {
+            line.push_str(&format!("rolling back: {}; ", undos(report)));
+        }
+        RecoveryPhase::HandlingFailure => line.push_str("`on_failure` runs; "),
+        _ => {}
+    }
+    line.push_str(&format!("{resolved} of {all} resolved, {running} running"));
     if failed > 0 {
         line.push_str(&format!(", {failed} failed"));
     }
@@ -123,8 +138,17 @@ fn tell(
     if let Some(end) = &report.estimated_end_time {
         line.push_str(&format!("; ends {}", moment::relative(Some(end), moment::now())));
     }
-    session.output.note(&line);
-    Ok(())
+    line
+}
+
+/// How far a rollback is; empty without one.
+fn undos(report: &ProgressReport) -> String {
+    let ProgressReport { undos, undos_done, undos_stuck, .. } = report;
+    match (undos, undos_stuck) {
+        (0, _) => String::new(),
+        (_, 0) => format!("{undos_done} of {undos} undone"),
+        _ => format!("{undos_done} of {undos} undone, {undos_stuck} wait for a person"),
+    }
 }
 
 fn finish(last: Option<&ProgressReport>, once: bool, session: &mut Session) -> Result<Exit, Error> {
@@ -145,10 +169,13 @@ fn print(report: &ProgressReport, session: &mut Session) -> Result<(), Error> {
         ("Run", report.run_id.clone()),
         ("Plan", report.plan_id.clone()),
         ("Status", word(report.status().as_str_name(), "RUN_STATUS_")),
+        ("Phase", word(report.phase().as_str_name(), "RECOVERY_PHASE_").replace('_', " ")),
         ("Completion", percent(report.completion_percent)),
+        ("Rollback", undos(report)),
         ("Blocking", report.blocking.join(", ")),
         ("By hand", report.by_hand.join(", ")),
         ("Utilisation", report.utilisation_percent.map(percent).unwrap_or_default()),
+        ("Overhead", overhead(report)),
         ("Ends", moment::local(report.estimated_end_time.as_ref(), moment::now())),
     ]);
     let mut table = Table::new(&["ISSUE", "STATUS", "AGENT"], &session.output);
@@ -162,6 +189,17 @@ fn print(report: &ProgressReport, session: &mut Session) -> Result<(), Error> {
     text.push_str(&table.text());
     session.output.data(&text)?;
     Ok(())
+}
+
+/// What the orchestrator added to the work of agents.
+fn overhead(report: &ProgressReport) -> String {
+    let Some(percent) = report.overhead_percent else { return String::new() };
+    let span = |span| moment::duration(moment::span(span).unwrap_or_default());
+    format!(
+        "{percent:.1}% ({} for a chain of {})",
+        span(report.wall_time.as_ref()),
+        span(report.longest_chain.as_ref())
+    )
 }
 
 fn word(name: &str, prefix: &str) -> String {
@@ -215,4 +253,42 @@ pub(super) async fn advise(advise: Advise, session: &mut Session) -> Result<Exit
         session.output.note("nothing is to be changed");
     }
     Ok(Exit::Success)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn issue(issue_id: &str, status: IssueStatus) -> IssueProgress {
+        IssueProgress { issue_id: issue_id.to_owned(), status: status.into() }
+    }
+
+    #[test]
+    fn a_rollback_is_told_with_how_many_undos_are_done() {
+        let mut report = ProgressReport {
+            completion_percent: 71.6,
+            issues: vec![issue("a", IssueStatus::Undoing), issue("b", IssueStatus::Undone)],
+            phase: RecoveryPhase::RollingBack.into(),
+            undos: 5,
+            undos_done: 2,
+            ..Default::default()
+        };
+        let wanted = " 72%  rolling back: 2 of 5 undone; 0 of 2 resolved, 0 running, 1 failed";
+        assert_eq!(line(&report), wanted);
+        let before = report.clone();
+        (report.undos_stuck, report.phase) = (1, RecoveryPhase::Stuck.into());
+        assert_ne!(seen(&before), seen(&report), "a line is told for it");
+        let told = line(&report);
+        assert!(told.contains("2 of 5 undone, 1 wait for a person"), "{told}");
+    }
+
+    #[test]
+    fn the_overhead_is_told_once_agents_have_worked() {
+        let mut report = ProgressReport::default();
+        assert_eq!(overhead(&report), "");
+        let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+        report.overhead_percent = Some(3.25);
+        (report.wall_time, report.longest_chain) = (seconds(62), seconds(60));
+        assert_eq!(overhead(&report), "3.2% (1m 02s for a chain of 1m 00s)");
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use contracts::v1::watch_progress_request::Of;
-use contracts::v1::{self, IssueStatus, ResourceAction};
+use contracts::v1::{self, IssueStatus, RecoveryPhase, ResourceAction};
 use engine::task::Purpose;
 use engine::{Event, Instant, RunId};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -16,7 +16,7 @@ use tonic::Status;
 
 use super::stored::Plan;
 use crate::limits;
-use crate::recovery::progress::{Now, Outline, PlanIssue, Progress, Report, Standing};
+use crate::recovery::progress::{Now, Outline, Phase, PlanIssue, Progress, Report, Standing};
 use crate::recovery::resources::{self, What};
 use crate::service::auth::Principal;
 use crate::service::status::Refusal;
@@ -205,15 +205,27 @@ impl Watch {
     }
 
     fn report(&self) -> v1::ProgressReport {
-        let held = self.context.dispatcher.held(self.run).into_iter();
-        let held = held.filter(|(key, _, _)| key.purpose == Purpose::Do);
-        let now = Now {
-            now: self.context.runs.clock().now(),
-            slots: self.context.dispatcher.slots(),
-            held: held.map(|(key, agent, since)| (key.instance, (agent, since))).collect(),
-        };
+        let (slots, now) = (self.context.dispatcher.slots(), self.context.runs.clock().now());
+        let mut now = Now { now, slots, ..Now::default() };
+        for (key, agent, since) in self.context.dispatcher.held(self.run) {
+            let held = match key.purpose {
+                Purpose::Do => &mut now.held,
+                Purpose::Undo => &mut now.undoing,
+            };
+            held.insert(key.instance, (agent, since));
+        }
         let report = self.progress.report(&now);
         shown(self.run, &self.plan, report)
+    }
+}
+
+fn phase(phase: Phase) -> RecoveryPhase {
+    match phase {
+        Phase::Mending => RecoveryPhase::Mending,
+        Phase::RollingBack => RecoveryPhase::RollingBack,
+        Phase::Stuck => RecoveryPhase::Stuck,
+        Phase::Handling => RecoveryPhase::HandlingFailure,
+        Phase::Over => RecoveryPhase::Over,
     }
 }
 
@@ -250,6 +262,7 @@ fn shown(run: RunId, plan: &str, report: Report) -> v1::ProgressReport {
                 step: active.step.to_string(),
                 issue_id: active.issue.as_deref().unwrap_or_default().to_owned(),
                 since: Some(convert::timestamp(active.since)),
+                undo: active.undo,
             })
             .collect(),
         estimated_end_time: report.estimated_end.map(convert::timestamp),
@@ -263,12 +276,24 @@ fn shown(run: RunId, plan: &str, report: Report) -> v1::ProgressReport {
                 busy_seconds: used.busy,
             })
             .collect(),
+        phase: phase(report.phase).into(),
+        undos: count(report.undos.all),
+        undos_done: count(report.undos.done),
+        undos_stuck: count(report.undos.stuck),
+        overhead_percent: report.overhead.share().map(|share| share * 100.0),
+        wall_time: Some(convert::duration(report.overhead.wall)),
+        longest_chain: Some(convert::duration(report.overhead.chain)),
         status: match report.ended {
+            None if report.phase == Phase::Stuck => v1::RunStatus::Stuck,
             None => v1::RunStatus::Running,
             Some(ended) => convert::run_status(engine::RunStatus::Ended(ended.into())),
         }
         .into(),
     }
+}
+
+fn count(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
 }
 
 fn issue_status(standing: Standing) -> IssueStatus {
@@ -305,15 +330,15 @@ pub async fn optimize(
     let (figures, advice) = resources::advise(&context.dispatcher.loads(window));
     let load = |seen: resources::Figures| v1::AgentLoad {
         agent: seen.agent,
-        slots: i32::try_from(seen.slots).unwrap_or(i32::MAX),
+        slots: count(seen.slots),
         busy_percent: seen.utilisation * 100.0,
-        queued: i32::try_from(seen.queued).unwrap_or(i32::MAX),
+        queued: count(seen.queued),
         oldest: Some(convert::duration(seen.oldest)),
         forecast_per_minute: seen.forecast,
         slots_needed: seen.needed,
     };
     let advice = advice.into_iter().map(|one| {
-        let (action, instance, to, count) = match one.what {
+        let (action, instance, to, added) = match one.what {
             What::Add { count } => (ResourceAction::Add, String::new(), String::new(), count),
             What::Drain { instance } => (ResourceAction::Drain, instance, String::new(), 1),
             What::Move { instance, to } => (ResourceAction::Move, instance, to, 1),
@@ -323,7 +348,7 @@ pub async fn optimize(
             agent: one.agent,
             instance,
             to,
-            count: i32::try_from(count).unwrap_or(i32::MAX),
+            count: count(added),
             reason: one.reason,
         }
     });
