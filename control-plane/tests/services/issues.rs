@@ -279,6 +279,44 @@ async fn what_a_recovery_did_not_mend_goes_to_others_in_a_plan_of_its_own() {
     assert!(done.message().contains("all its issues are mended"), "{}", done.message());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_of_what_nobody_takes_is_refused_with_why_and_what_to_do() {
+    let server = server().await;
+    let _agents = agents(&server).await;
+    let issues = vec![
+        issue("cold", "the coffee is cold", &[]),
+        issue("dim", "the lamp is dim", &[]),
+        issue("full", "no space left on the disk", &[]),
+    ];
+    let made = triage(&server, issues).await;
+    let id = made.triage_id.clone();
+    let cold = made.escalated.iter().find(|it| it.issue_id == "cold").unwrap();
+    let refused = plan(&server, &id, &["cold"]).await.unwrap_err();
+    assert_eq!(reason(&refused), "INVALID_FIELD");
+    let remedy =
+        format!("`orchestrator escalations decide {} reroute --agent TYPE`", cold.escalation_id);
+    let said = refused.message();
+    assert!(said.contains("nobody takes `cold`") && said.contains(&cold.reason), "{said}");
+    assert!(said.contains(&remedy), "{said}");
+    let both = plan(&server, &id, &["cold", "dim"]).await.unwrap_err();
+    assert!(both.message().contains(&format!("escalations list --triage {id}")), "{both:?}");
+
+    // Where others are mended the plan says so of those that were asked for.
+    let mixed = plan(&server, &id, &["cold", "full"]).await.unwrap();
+    let told: Vec<&v1::Complaint> =
+        mixed.complaints.iter().filter(|it| it.message.contains("nobody takes")).collect();
+    assert_eq!(told.len(), 1, "{mixed:?}");
+    assert_eq!(told[0].suggestion, remedy);
+
+    // What the sentence says helps.
+    let reroute = v1::DecideEscalationRequest {
+        agent_type: "disk-agent".into(),
+        ..decision(&cold.escalation_id, EscalationDecision::Reroute)
+    };
+    decide(&server, reroute).await.unwrap();
+    assert!(plan(&server, &id, &["cold"]).await.is_ok());
+}
+
 /// With nobody there all are escalated, and each is asked about, or none is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_issues_that_nobody_takes_are_all_asked_about() {

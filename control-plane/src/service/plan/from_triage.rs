@@ -7,7 +7,7 @@ use contracts::v1::Reason;
 use engine::definition::{self as complaint, Complaint};
 use triage::{Issue, Severity, Triage};
 
-use super::check;
+use super::{check, nobody};
 use crate::limits;
 use crate::plans::{self, Body};
 use crate::recovery::plan::{self, Assigned, By, Draft, Planned};
@@ -47,11 +47,20 @@ pub(super) async fn body(
     let mended = plans::mended(store, &who.tenant, id).await?;
     let chosen = Chosen::of(&stored, wanted.only, mended)?;
     let draft = draft(context, id, &stored, &chosen, wanted.rollback_all);
-    let written = plan::write(&draft).map_err(|error| match error {
-        plan::Error::TooLarge { .. } => Refusal::limit("plan", error.to_string()),
-        error => Refusal::field("triage_id", error.to_string()),
-    })?;
-    let notes = chosen.notes(&stored, &draft);
+    let written = match plan::write(&draft) {
+        Ok(written) => written,
+        Err(plan::Error::Nothing) => {
+            return Err(nobody::refusal(store, id, &stored, &draft).await?);
+        }
+        Err(error @ plan::Error::TooLarge { .. }) => {
+            return Err(Refusal::limit("plan", error.to_string()));
+        }
+        Err(error) => return Err(Refusal::field("triage_id", error.to_string())),
+    };
+    let mut notes = chosen.notes(&stored, &draft);
+    if !wanted.only.is_empty() {
+        notes.extend(nobody::notes(store, id, &stored, &draft).await?);
+    }
     let categories: BTreeMap<&str, &str> = stored
         .decided
         .assignments

@@ -3,6 +3,7 @@
 mod check;
 mod execute;
 mod from_triage;
+mod nobody;
 pub mod progress;
 mod stored;
 
