@@ -53,6 +53,9 @@ pub struct Graph {
     pub rollback: Rollback,
     /// `error_handling.scope`.
     pub scope: FailureScope,
+    /// `error_handling.rollback_approval`: whether a rollback that somebody plans needs an
+    /// approval, whatever else is asked.
+    pub rollback_approval: bool,
     /// Whether a failure cancels what runs.
     pub fail_fast: bool,
     /// Bounds the whole run, from its start.

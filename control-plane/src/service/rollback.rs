@@ -34,6 +34,7 @@ pub async fn plan(
     let needs_approval = request.needs_approval || context.policy.rollback_approval;
     if request.validate_only {
         let (_, state) = context.folded(id).await?;
+        let needs_approval = needs_approval || state.graph().rollback_approval;
         let rollback = Some(would_be(context, &state, &to, needs_approval)?);
         return Ok(v1::PlanRollbackResponse { rollback });
     }

@@ -42,6 +42,7 @@ pub(super) fn graph(draft: Draft, hash: ContentHash) -> Graph {
         on_failure: draft.on_failure.map(list_id),
         rollback: draft.rollback,
         scope: draft.scope,
+        rollback_approval: draft.rollback_approval,
         fail_fast: draft.fail_fast,
         deadline: draft.deadline,
         priority: draft.priority.unwrap_or(PRIORITY_DEFAULT),

@@ -64,6 +64,7 @@ pub(super) struct Draft {
     /// Where `rollback` stands.
     pub(super) rollback_place: Option<Position>,
     pub(super) scope: FailureScope,
+    pub(super) rollback_approval: bool,
     pub(super) fail_fast: bool,
     pub(super) deadline: Option<Duration>,
     pub(super) priority: Option<u8>,

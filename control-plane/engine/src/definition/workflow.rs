@@ -24,7 +24,7 @@ const WORKFLOW: &[&str] = &[
     "concurrency",
     "rate_limit",
 ];
-const ERROR_HANDLING: &[&str] = &["retry", "on_failure", "rollback", "scope"];
+const ERROR_HANDLING: &[&str] = &["retry", "on_failure", "rollback", "rollback_approval", "scope"];
 const ROLLBACKS: &[(&str, Rollback)] = &[
     ("none", Rollback::None),
     ("to_start", Rollback::ToStart),
@@ -128,6 +128,10 @@ impl Reader<'_> {
         if let Some(node) = fields.get("rollback") {
             self.draft.rollback = self.choice(node, "`rollback`", ROLLBACKS).unwrap_or_default();
             self.draft.rollback_place = Some(node.position);
+        }
+        if let Some(node) = fields.get("rollback_approval") {
+            let needed = self.boolean(node, "`rollback_approval`");
+            self.draft.rollback_approval = needed.unwrap_or(false);
         }
         if let Some(node) = fields.get("scope") {
             self.draft.scope = self.choice(node, "`scope`", SCOPES).unwrap_or_default();

@@ -253,6 +253,7 @@ impl Decider<'_> {
         }
         let target = self.state.rollback_target(&to)?;
         let number = self.state.rollbacks + 1;
+        let needs_approval = needs_approval || self.state.graph.rollback_approval;
         self.emit(Event::RollbackPlanned { number, to, target, needs_approval, origin });
         Ok(())
     }
