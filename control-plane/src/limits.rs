@@ -371,6 +371,12 @@ pub const PEER_PING_WAIT_MAX: Duration = Duration::from_secs(2);
 pub const PEER_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// How long a replica may take to answer what was passed on to it.
 pub const PASS_WAIT_MAX: Duration = Duration::from_secs(35);
+/// How long a replica may take to say what it sees of agents; one that does not is named instead.
+pub const LOOK_WAIT_MAX: Duration = Duration::from_millis(500);
+/// How often a watch of progress asks the other replicas what they see, at most.
+pub const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The longest time over which the history of agents is looked at.
+pub const LOOK_WINDOW_MAX: Duration = Duration::from_secs(3600);
 /// How long a stop waits for the other replicas to hear of it.
 pub const TAKE_OVER_WAIT_MAX: Duration = Duration::from_secs(1);
 /// How many batches of runs that are taken over are read at once.

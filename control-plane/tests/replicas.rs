@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use contracts::v1::recovery_service_client::RecoveryServiceClient;
 use contracts::v1::start_runs_request::Item as Frame;
 use contracts::v1::start_runs_response::Item;
 use contracts::v1::task_update::Update;
@@ -255,6 +256,70 @@ async fn an_agent_of_one_replica_serves_the_runs_of_the_other() {
     ended(&pair.a, &run).await;
     assert_eq!(pair.owner_of(&run).await, Some(owner(&pair.a)));
     agent.cancel();
+}
+
+/// How a run is, as the replica says that was asked.
+async fn progress(server: &TestServer, run: &str) -> v1::ProgressReport {
+    let of = Some(v1::watch_progress_request::Of::RunId(run.to_owned()));
+    let request = v1::WatchProgressRequest { of, once: true, ..Default::default() };
+    let mut client = RecoveryServiceClient::new(server.channel());
+    let mut stream = client.watch_progress(request).await.unwrap().into_inner();
+    stream.message().await.unwrap().unwrap().report.unwrap()
+}
+
+async fn advice(server: &TestServer) -> v1::OptimizeResourcesResponse {
+    let mut client = RecoveryServiceClient::new(server.channel());
+    let request = v1::OptimizeResourcesRequest::default();
+    client.optimize_resources(request).await.unwrap().into_inner()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_and_advice_take_in_the_agents_of_all_replicas() {
+    let pair = Pair::start().await;
+    let agent = echo(&pair.a).await;
+    let yaml = "name: t\nsteps:\n  \
+                - {id: a, agent: echo, action: sleep, params: {duration: 10m}, timeout: 1h}\n";
+    let run = start(&pair.a, yaml).await;
+    until("the other replica knows who works", async || {
+        let report = progress(&pair.b, &run).await;
+        let works = |one: &v1::ActiveAgent| one.agent == "echo" && one.step == "a";
+        report.active_agents.iter().any(works) && report.silent_replicas.is_empty()
+    })
+    .await;
+    assert_eq!(pair.owner_of(&run).await, Some(owner(&pair.a)));
+    let (here, there) = (advice(&pair.a).await, advice(&pair.b).await);
+    let slots = |advice: &v1::OptimizeResourcesResponse| {
+        let load = advice.loads.iter().find(|load| load.agent == "echo").unwrap().clone();
+        (load.slots, load.busy_percent.to_string())
+    };
+    assert!(slots(&here).0 > 0);
+    assert_eq!(slots(&here), slots(&there), "each agent counts once, whoever is asked");
+    let cancel = v1::CancelRunRequest { run_id: run.clone(), ..Default::default() };
+    pair.b.orchestrator().cancel_run(cancel).await.unwrap();
+    let is_cancelled = async || status(&pair.b, &run).await == v1::RunStatus::Cancelled;
+    until("the run is cancelled", is_cancelled).await;
+    agent.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_does_not_answer_is_named_and_not_waited_for() {
+    let pair = Pair::start_with(|config| config.replica_lease = Duration::from_secs(20)).await;
+    // It takes connections, and says nothing.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = store::NewReplica {
+        id: OwnerId(uuid::Uuid::from_u128(7)),
+        address: listener.local_addr().unwrap().to_string(),
+        version: "0.0.0".to_owned(),
+        kinds: 1,
+    };
+    pair.store().join(&silent, 1).await.unwrap();
+    pair.b.control_plane.core().replicas.nudge();
+    until("it is known", async || knows(&pair.b, silent.id)).await;
+    let run = start(&pair.b, WAITS).await;
+    let named = vec![silent.id.to_string()];
+    assert_eq!(progress(&pair.b, &run).await.silent_replicas, named);
+    assert_eq!(advice(&pair.b).await.silent_replicas, named);
+    drop(listener);
 }
 
 /// The next item of a watch that is as wanted; those before are passed over.

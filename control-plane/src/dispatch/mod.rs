@@ -242,15 +242,10 @@ impl Dispatcher {
         self.with(|matcher| matcher.held(run))
     }
 
-    /// How many tasks agents of each type can have at once.
+    /// The agents that are there, by type; with a `range` also what they have to do, and the
+    /// history of this time.
     #[must_use]
-    pub fn slots(&self) -> BTreeMap<Arc<str>, u32> {
-        self.with(|matcher| matcher.slots())
-    }
-
-    /// What each agent type has to do, with the history of the last `range`.
-    #[must_use]
-    pub fn loads(&self, range: Duration) -> Vec<crate::recovery::resources::Load> {
+    pub fn loads(&self, range: Option<Duration>) -> Vec<crate::recovery::resources::Load> {
         self.with(|matcher| matcher.loads(range))
     }
 

@@ -573,7 +573,11 @@ impl Progress {
         let all = |held: &BTreeMap<InstanceId, (AgentRef, Instant)>, undo: bool| {
             let held = held.iter().filter_map(|(n, (agent, since))| {
                 let step = steps.get(n.0 as usize)?;
-                Some(Active {
+                let standing = self.standing[n.0 as usize].0;
+                let is_open =
+                    if undo { standing == Standing::Undoing } else { !standing.is_through() };
+                // What other replicas said of who has it may be older than the journal.
+                is_open.then(|| Active {
                     agent: Arc::clone(&agent.agent_type),
                     instance: Some(Arc::clone(&agent.instance)),
                     step: Arc::clone(&step.id),

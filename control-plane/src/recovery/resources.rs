@@ -5,6 +5,8 @@
 //! counts more, and no single one much. The slots that a type needs are those for the expected
 //! work at four fifths of their time, and those that clear what waits within a few minutes.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How much the newest minute counts in the forecast.
@@ -50,6 +52,81 @@ pub struct Instance {
     pub busy: u32,
     /// It leaves already.
     pub draining: bool,
+    /// It is connected to another replica, which lends some of its slots.
+    pub lent: bool,
+}
+
+impl Load {
+    fn add(&mut self, other: Self) {
+        self.queued = self.queued.saturating_add(other.queued);
+        self.oldest = self.oldest.max(other.oldest);
+        self.duration = match (self.duration, other.duration) {
+            (Some(mine), Some(theirs)) => Some(mean([(mine, &self.ended), (theirs, &other.ended)])),
+            (mine, theirs) => mine.or(theirs),
+        };
+        let lacking = other.ended.len().saturating_sub(self.ended.len());
+        self.ended.splice(0..0, std::iter::repeat_n(0, lacking));
+        // Both end with the same minute.
+        for (mine, theirs) in self.ended.iter_mut().rev().zip(other.ended.into_iter().rev()) {
+            *mine = mine.saturating_add(theirs);
+        }
+        for instance in other.instances {
+            match self.instances.iter_mut().find(|known| known.name == instance.name) {
+                Some(known) => known.add(instance),
+                None => self.instances.push(instance),
+            }
+        }
+    }
+}
+
+impl Instance {
+    fn add(&mut self, other: Self) {
+        self.busy = self.busy.saturating_add(other.busy);
+        match (self.lent, other.lent) {
+            (true, false) => {
+                (self.slots, self.draining, self.lent) = (other.slots, other.draining, false);
+            }
+            (false, true) => {}
+            // Lent by a replica that does not say more of it, or connected twice for a moment.
+            _ => self.slots = self.slots.max(other.slots),
+        }
+    }
+}
+
+/// How long a task takes by what several saw, who saw more counting for more.
+fn mean(seen: [(Duration, &Vec<u32>); 2]) -> Duration {
+    let (mut seconds, mut weights) = (0.0, 0.0);
+    for (duration, ended) in seen {
+        let weight: f64 = ended.iter().map(|&count| f64::from(count)).sum::<f64>().max(1.0);
+        seconds += duration.as_secs_f64() * weight;
+        weights += weight;
+    }
+    Duration::from_secs_f64(seconds / weights)
+}
+
+/// What several replicas see, as one: each agent counts once, with the slots that it has where it
+/// is connected and the tasks that it has of all.
+#[must_use]
+pub fn merged(seen: impl IntoIterator<Item = Load>) -> Vec<Load> {
+    let mut loads: BTreeMap<String, Load> = BTreeMap::new();
+    for load in seen {
+        match loads.get_mut(&load.agent) {
+            Some(known) => known.add(load),
+            None => drop(loads.insert(load.agent.clone(), load)),
+        }
+    }
+    loads.into_values().collect()
+}
+
+/// How many tasks agents of each type can have at once; of those that stay.
+#[must_use]
+pub fn slots(loads: &[Load]) -> BTreeMap<Arc<str>, u32> {
+    let of = |load: &Load| {
+        let staying = load.instances.iter().filter(|instance| !instance.draining);
+        staying.fold(0, |sum: u32, instance| sum.saturating_add(instance.slots))
+    };
+    let slots = loads.iter().map(|load| (load.agent.as_str().into(), of(load)));
+    slots.filter(|(_, slots)| *slots > 0).collect()
 }
 
 /// What is seen of an agent type.
@@ -243,6 +320,7 @@ mod tests {
             slots: 2,
             busy: if n == 0 { busy } else { 0 },
             draining: false,
+            lent: false,
         };
         Load {
             agent: agent.to_owned(),
@@ -286,6 +364,59 @@ mod tests {
         let loads = [load("idle", 3, 0, 0, &[0]), load("late", 1, 2, 10, &[4])];
         let to_late = What::Move { instance: "idle-0".into(), to: "late".into() };
         assert_eq!(whats(&loads), [("idle".into(), to_late)]);
+    }
+
+    #[test]
+    fn an_agent_that_several_replicas_see_counts_once() {
+        let instance = |name: &str, slots, busy, lent| Instance {
+            name: name.to_owned(),
+            slots,
+            busy,
+            draining: false,
+            lent,
+        };
+        let here = Load {
+            agent: "x".to_owned(),
+            instances: vec![instance("ours", 4, 1, false), instance("theirs", 2, 2, true)],
+            queued: 3,
+            oldest: Duration::from_secs(9),
+            ended: vec![1, 2],
+            duration: Some(Duration::from_secs(10)),
+        };
+        let there = Load {
+            instances: vec![
+                instance("theirs", 8, 3, false),
+                instance("ours", 1, 1, true),
+                instance("unknown", 2, 0, true),
+            ],
+            queued: 4,
+            oldest: Duration::from_secs(2),
+            ended: vec![5, 0, 1],
+            duration: Some(Duration::from_secs(40)),
+            ..here.clone()
+        };
+        let other = Load { agent: "y".to_owned(), ..Load::default() };
+        let seen = [here, there, other];
+        let loads = merged(seen.clone());
+        assert_eq!(loads.len(), 2);
+        let load = &loads[0];
+        assert_eq!(
+            load.instances,
+            [
+                instance("ours", 4, 2, false),
+                instance("theirs", 8, 5, false),
+                // Its own replica is silent.
+                instance("unknown", 2, 0, true),
+            ]
+        );
+        assert_eq!((load.queued, load.oldest), (7, Duration::from_secs(9)));
+        assert_eq!(load.ended, [5, 1, 3]);
+        assert_eq!(load.duration, Some(Duration::from_secs(30)), "3 of 10 s, 6 of 40 s");
+        assert_eq!(slots(&loads), BTreeMap::from([("x".into(), 14)]));
+        let [here, there, other] = seen;
+        let turned = merged([other, there, here]);
+        assert_eq!((turned[0].ended.clone(), turned[0].duration), (vec![5, 1, 3], load.duration));
+        assert_eq!(slots(&turned), slots(&loads));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Several processes that share one database: who there is, who lives, and who has which runs.
 
 mod follow;
+mod look;
 mod membership;
 mod observer;
 pub mod peers;

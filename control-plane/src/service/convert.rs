@@ -25,6 +25,13 @@ pub fn timestamp(at: Instant) -> prost_types::Timestamp {
     }
 }
 
+/// A point in time, to the microsecond.
+#[must_use]
+pub fn instant(time: &prost_types::Timestamp) -> Instant {
+    let micros = i64::from(time.nanos / 1000);
+    Instant(time.seconds.saturating_mul(1_000_000).saturating_add(micros))
+}
+
 /// A span of time.
 #[must_use]
 pub fn duration(span: Duration) -> prost_types::Duration {

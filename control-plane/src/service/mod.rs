@@ -14,6 +14,7 @@ pub mod diagnose;
 pub mod escalation;
 mod follow;
 pub mod lending;
+mod look;
 pub mod orchestrator;
 pub mod page;
 pub mod peer;

@@ -5,7 +5,7 @@ use contracts::v1::peer_service_server::PeerService;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{convert, follow};
+use super::{convert, follow, look};
 use crate::replicas::Replicas;
 use crate::runs::{Answered, Passed, Runs};
 
@@ -73,5 +73,19 @@ impl PeerService for PeerApi {
         self.admit(&request)?;
         let (runs, stopping) = (self.runs.clone(), self.stopping.clone());
         Ok(Response::new(follow::follow(runs, request.into_inner(), stopping)))
+    }
+
+    async fn look(
+        &self,
+        request: Request<v1::LookRequest>,
+    ) -> Result<Response<v1::LookResponse>, Status> {
+        self.admit(&request)?;
+        let v1::LookRequest { run_id, window } = request.into_inner();
+        let run = match run_id.is_empty() {
+            true => None,
+            false => Some(convert::run_id(&run_id, "run_id")?),
+        };
+        let window = window.and_then(|window| std::time::Duration::try_from(window).ok());
+        Ok(Response::new(look::answer(self.runs.dispatcher(), run, window)))
     }
 }

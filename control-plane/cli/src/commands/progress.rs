@@ -188,7 +188,16 @@ fn print(report: &ProgressReport, session: &mut Session) -> Result<(), Error> {
     text.push_str("\n\n");
     text.push_str(&table.text());
     session.output.data(&text)?;
+    tell_silent(&report.silent_replicas, session);
     Ok(())
+}
+
+/// Whose agents are left out.
+fn tell_silent(replicas: &[String], session: &mut Session) {
+    if !replicas.is_empty() {
+        let names = replicas.join(", ");
+        session.output.note(&format!("without the agents of replicas that do not answer: {names}"));
+    }
 }
 
 /// What the orchestrator added to the work of agents.
@@ -234,6 +243,7 @@ pub(super) async fn advise(advise: Advise, session: &mut Session) -> Result<Exit
         ]);
     }
     session.output.data(&table.text())?;
+    tell_silent(&response.silent_replicas, session);
     for advice in &response.advice {
         let what = match advice.action() {
             ResourceAction::Add => format!("start {} more of `{}`", advice.count, advice.agent),

@@ -24,18 +24,9 @@ impl Matcher {
         held
     }
 
-    /// How many tasks agents of each type can have at once.
-    pub(crate) fn slots(&self) -> BTreeMap<Arc<str>, u32> {
-        let mut slots: BTreeMap<Arc<str>, u32> = BTreeMap::new();
-        for agent in self.registry.in_order().filter(|agent| agent.is_open()) {
-            let agent_type = Arc::clone(&agent.registration.agent_type);
-            *slots.entry(agent_type).or_default() += agent.credits.total;
-        }
-        slots
-    }
-
-    /// What each agent type has to do, with the history of the last `range`.
-    pub(crate) fn loads(&self, range: Duration) -> Vec<Load> {
+    /// The agents that are there, by type; with a `range` also what they have to do, and the
+    /// history of this time.
+    pub(crate) fn loads(&self, range: Option<Duration>) -> Vec<Load> {
         let mut loads: BTreeMap<Arc<str>, Load> = BTreeMap::new();
         for agent in self.registry.in_order().filter(|agent| agent.session.is_some()) {
             let registration = &agent.registration;
@@ -44,9 +35,17 @@ impl Matcher {
                 slots: agent.credits.total,
                 busy: u32::try_from(agent.out()).unwrap_or(u32::MAX),
                 draining: !agent.is_open(),
+                lent: !agent.is_connected(),
             };
             load_of(&mut loads, &registration.agent_type).instances.push(instance);
         }
+        if let Some(range) = range {
+            self.add_what_is_to_do(&mut loads, range);
+        }
+        loads.into_values().collect()
+    }
+
+    fn add_what_is_to_do(&self, loads: &mut BTreeMap<Arc<str>, Load>, range: Duration) {
         for task in self.tasks.values() {
             let State::Waiting(waiting) = &task.state else { continue };
             let lane = self.lanes.get(task.lane);
@@ -58,7 +57,7 @@ impl Matcher {
                 // Whoever offers the action would do; nobody does.
                 (None, None) => continue,
             };
-            let load = load_of(&mut loads, &agent);
+            let load = load_of(loads, &agent);
             load.queued += 1;
             load.oldest = load.oldest.max(self.now.since(waiting.since));
         }
@@ -68,7 +67,6 @@ impl Matcher {
                 load.duration = duration;
             }
         }
-        loads.into_values().collect()
     }
 }
 

@@ -19,6 +19,7 @@ use crate::limits;
 use crate::recovery::progress::{Now, Outline, Phase, PlanIssue, Progress, Report, Standing};
 use crate::recovery::resources::{self, What};
 use crate::service::auth::Principal;
+use crate::service::look::{self, Seen};
 use crate::service::status::Refusal;
 use crate::service::{Context, convert, run};
 
@@ -27,8 +28,6 @@ pub type Reports = ReceiverStream<Result<v1::WatchProgressResponse, Status>>;
 
 /// Over which time the history counts unless something else is asked.
 const WINDOW: Duration = Duration::from_secs(30 * 60);
-/// The longest such time.
-const WINDOW_MAX: Duration = Duration::from_secs(3600);
 
 /// `WatchProgress`.
 pub async fn watch(
@@ -60,6 +59,8 @@ pub async fn watch(
         progress: Progress::new(outline),
         after: request.after_sequence,
         once: request.once,
+        others: Seen::default(),
+        looked: None,
         reports,
         _permit: permit,
     };
@@ -114,6 +115,9 @@ struct Watch {
     progress: Progress,
     after: i64,
     once: bool,
+    /// What the other replicas saw of agents when they were asked last.
+    others: Seen,
+    looked: Option<Instant>,
     reports: mpsc::Sender<Result<v1::WatchProgressResponse, Status>>,
     _permit: OwnedSemaphorePermit,
 }
@@ -158,7 +162,7 @@ impl Watch {
                 Ok(is_over) => is_over,
                 Err(stop) => return stop,
             };
-            let report = self.report();
+            let report = self.report().await;
             let is_new = report.sequence > self.after || last.is_some();
             if (is_new || self.once || self.after == 0) && last.as_ref() != Some(&report) {
                 last = Some(report.clone());
@@ -204,18 +208,29 @@ impl Watch {
         Ok(row.ended_at.is_some() && row.version <= self.progress.sequence())
     }
 
-    fn report(&self) -> v1::ProgressReport {
-        let (slots, now) = (self.context.dispatcher.slots(), self.context.runs.clock().now());
-        let mut now = Now { now, slots, ..Now::default() };
-        for (key, agent, since) in self.context.dispatcher.held(self.run) {
-            let held = match key.purpose {
+    async fn report(&mut self) -> v1::ProgressReport {
+        let now = self.context.runs.clock().now();
+        if self.looked.is_none_or(|at| now.since(at) >= limits::LOOK_EVERY) {
+            self.looked = Some(now);
+            self.others = look::others(&self.context, Some(self.run), None).await;
+        }
+        let here = self.context.dispatcher.loads(None).into_iter();
+        let loads = resources::merged(here.chain(self.others.loads.iter().cloned()));
+        let mut now = Now { now, slots: resources::slots(&loads), ..Now::default() };
+        let here = self.context.dispatcher.held(self.run).into_iter();
+        let here = here.map(|(key, agent, since)| (key.instance, key.purpose, agent, since));
+        for (n, purpose, agent, since) in here.chain(self.others.held.iter().cloned()) {
+            let held = match purpose {
                 Purpose::Do => &mut now.held,
                 Purpose::Undo => &mut now.undoing,
             };
-            held.insert(key.instance, (agent, since));
+            held.entry(n).or_insert((agent, since));
         }
         let report = self.progress.report(&now);
-        shown(self.run, &self.plan, report)
+        v1::ProgressReport {
+            silent_replicas: self.others.silent.clone(),
+            ..shown(self.run, &self.plan, report)
+        }
     }
 }
 
@@ -267,6 +282,7 @@ fn shown(run: RunId, plan: &str, report: Report) -> v1::ProgressReport {
             .collect(),
         estimated_end_time: report.estimated_end.map(convert::timestamp),
         utilisation_percent: report.utilisation.map(|share| share * 100.0),
+        silent_replicas: vec![],
         agents: report
             .used
             .iter()
@@ -320,14 +336,17 @@ pub async fn optimize(
     let window = match request.window {
         None => WINDOW,
         Some(window) => match Duration::try_from(window) {
-            Ok(window) if !window.is_zero() && window <= WINDOW_MAX => window,
+            Ok(window) if !window.is_zero() && window <= limits::LOOK_WINDOW_MAX => window,
             _ => {
                 let wrong = "must be more than nothing and at most an hour";
                 return Err(Refusal::field("window", wrong));
             }
         },
     };
-    let (figures, advice) = resources::advise(&context.dispatcher.loads(window));
+    let others = look::others(context, None, Some(window)).await;
+    let here = context.dispatcher.loads(Some(window));
+    let loads = resources::merged(here.into_iter().chain(others.loads));
+    let (figures, advice) = resources::advise(&loads);
     let load = |seen: resources::Figures| v1::AgentLoad {
         agent: seen.agent,
         slots: count(seen.slots),
@@ -355,5 +374,6 @@ pub async fn optimize(
     Ok(v1::OptimizeResourcesResponse {
         loads: figures.into_iter().map(load).collect(),
         advice: advice.collect(),
+        silent_replicas: others.silent,
     })
 }
