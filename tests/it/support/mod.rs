@@ -23,8 +23,10 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) fn binary() -> &'static Path {
     static BINARY: OnceLock<Option<PathBuf>> = OnceLock::new();
     let built = BINARY.get_or_init(|| {
+        // What is measured in a release build is one.
+        let profile = if cfg!(debug_assertions) { "dev" } else { "release" };
         let built = Command::new(env!("CARGO"))
-            .args(["build", "--package", "orchestrator"])
+            .args(["build", "--package", "orchestrator", "--profile", profile])
             .arg("--message-format=json-render-diagnostics")
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .stderr(Stdio::inherit())
