@@ -11,7 +11,7 @@ SEEDS ?= 20000
 CHAOS_MINUTES ?= 5
 CHAOS_SEED ?=
 
-.PHONY: help build dist run up test test-long lint fmt clippy buf tidy verify deny fuzz simulate chaos bench bench-quick bench-micro bench-economy soak bench-binaries clean check-tools
+.PHONY: help build dist run up test test-long lint fmt clippy buf tidy verify deny fuzz simulate chaos bench bench-quick bench-micro bench-economy bench-recovery soak bench-binaries clean check-tools
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/:.*?## /\t/' | expand -t 12
@@ -88,6 +88,11 @@ bench-micro: check-tools ## Engine and codec by themselves, with criterion
 
 bench-economy: bench-binaries ## What is used when idle, with many agents, with waiting runs, overloaded
 	target/dist/bench economy
+
+bench-recovery: check-tools ## A recovery of 50 issues and a triage of 10,000; fails when a goal is missed
+	scripts/postgres-for-tests.sh
+	$(CARGO) test --release --package contracts --test it -- \
+		--ignored --nocapture --test-threads 1 fifty_issues ten_thousand
 
 soak: bench-binaries ## A steady load for SOAK_MINUTES (60); fails when memory or latency grows
 	target/dist/bench soak

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use contracts::v1::triage_service_client::TriageServiceClient;
 use contracts::v1::{self, TriageBasis};
@@ -19,6 +20,9 @@ use crate::support::raw::RawAgent;
 use crate::support::{Server, binary};
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/control-plane/triage/tests/data");
+
+/// The largest answer that is read.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// A control plane with agents that declare what they take and do nothing.
 struct World {
@@ -54,7 +58,8 @@ impl World {
     }
 
     async fn client(&self) -> TriageServiceClient<Channel> {
-        TriageServiceClient::new(self.server.channel().await)
+        let client = TriageServiceClient::new(self.server.channel().await);
+        client.max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     async fn triage(&self, issues: &[v1::Issue]) -> v1::Triage {
@@ -467,3 +472,51 @@ on_both_stores!(
     files_are_triaged_through_the_binary,
     wrong_files_are_refused_with_place_and_remedy,
 );
+
+/// How long ten thousand issues may take.
+const MANY_TAKE: Duration = Duration::from_secs(2);
+
+/// A measurement that fails when its goal is missed: ten thousand issues through the API, decided
+/// by what was learned from three hundred outcomes and kept, on both stores. In a release build on
+/// a quiet machine:
+/// `cargo test --release --package contracts --test it ten_thousand -- --ignored --nocapture`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement, for a release build on a quiet machine"]
+async fn ten_thousand_issues_are_triaged_in_time() {
+    for on_postgres in [false, true] {
+        let world = World::new(on_postgres, &fifteen_agents()).await;
+        let all = labelled();
+        let outcome = |(issue, agent): &(v1::Issue, String)| v1::Outcome {
+            issue: Some(issue.clone()),
+            agent_type: agent.clone(),
+            ..Default::default()
+        };
+        world.confirm(all.iter().map(outcome).collect(), "").await.unwrap();
+        assert_eq!(world.model().await.basis(), TriageBasis::Learned);
+        let mut took = Vec::new();
+        for round in 0..3 {
+            let issues: Vec<v1::Issue> = (0..10_000)
+                .map(|number| another(&all[number % all.len()].0, round, number))
+                .collect();
+            let began = Instant::now();
+            let triage = world.triage(&issues).await;
+            took.push(began.elapsed());
+            assert_eq!(triage.assignments.len() + triage.escalated.len(), issues.len());
+        }
+        took.sort();
+        let store = if on_postgres { "PostgreSQL" } else { "SQLite" };
+        println!("{store}: 10,000 issues triaged in {took:.2?}");
+        assert!(took[1] < MANY_TAKE, "{store}: half of the rounds took longer: {took:?}");
+    }
+}
+
+/// The same issue once more, and no duplicate of it: numbers alone do not tell issues apart.
+fn another(issue: &v1::Issue, round: usize, number: usize) -> v1::Issue {
+    let digits = format!("{round}{number}");
+    let letters = digits.bytes().map(|digit| char::from(digit - b'0' + b'g'));
+    v1::Issue {
+        issue_id: format!("{round}-{number}"),
+        title: format!("{} w{}", issue.title, letters.collect::<String>()),
+        ..issue.clone()
+    }
+}
