@@ -11,7 +11,7 @@ SEEDS ?= 20000
 CHAOS_MINUTES ?= 5
 CHAOS_SEED ?=
 
-.PHONY: help build dist run up test test-long lint fmt clippy buf tidy verify deny fuzz simulate chaos bench bench-quick bench-micro bench-economy bench-recovery soak bench-binaries clean check-tools
+.PHONY: help build dist profile run up test test-long lint fmt clippy buf tidy verify deny fuzz simulate chaos bench bench-quick bench-micro bench-economy bench-recovery soak bench-binaries clean check-tools
 
 help: ## Lists the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | sed -E 's/:.*?## /\t/' | expand -t 12
@@ -23,8 +23,12 @@ check-tools:
 build: check-tools ## Builds the binary `orchestrator`
 	$(CARGO) build --release --package orchestrator
 
-dist: check-tools ## Builds what is shipped, optimised as a whole: target/dist/orchestrator
-	$(CARGO) build --profile dist --package orchestrator
+dist: check-tools ## Builds what is shipped, optimised as a whole and by a profile: target/dist/orchestrator
+	CARGO=$(CARGO) scripts/dist.sh orchestrator
+
+profile: check-tools ## Writes that profile anew, from the server and its agents under load
+	scripts/postgres-for-tests.sh
+	CARGO=$(CARGO) scripts/profile.sh
 
 run: build ## Runs the example workflow with live progress on the embedded store
 	target/release/orchestrator workflows execute $(EXAMPLE)
@@ -66,8 +70,7 @@ fuzz: check-tools ## Runs mutations of the corpus; FUZZ_ITERATIONS sets how many
 
 bench-binaries: check-tools
 	scripts/postgres-for-tests.sh
-	$(CARGO) build --profile dist --package orchestrator
-	$(CARGO) build --profile dist --package bench
+	CARGO=$(CARGO) scripts/dist.sh orchestrator bench
 
 bench: bench-binaries ## All figures with their limits, some ten minutes; writes target/bench
 	target/dist/bench all
