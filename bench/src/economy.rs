@@ -69,7 +69,7 @@ pub(crate) async fn run(binary: &Path, args: &EconomyArgs) -> anyhow::Result<()>
     Ok(())
 }
 
-/// What a server uses over a while: percent of a core, and transactions a second.
+/// What a server uses over a while: percent of a core, and statements a second.
 async fn rest(
     server: &Server,
     database: &Database,
@@ -79,25 +79,22 @@ async fn rest(
     let process = server.process.id();
     let began = Instant::now();
     let cpu = usage::cpu_micros(process)?;
-    let before = database.figures().await?;
+    let before = database.statements().await?;
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
-    let after = database.figures().await?;
+    let after = database.statements().await?;
     let seconds = began.elapsed().as_secs_f64();
     let cpu = (usage::cpu_micros(process)? - cpu) as f64 / 1e6 / seconds * 100.0;
-    // The question before is a transaction too.
-    let asked = before.zip(after).map(|(before, after)| {
-        (after.transactions - before.transactions - 1).max(0) as f64 / seconds
-    });
+    let asked = before.zip(after).map(|(before, after)| (after - before) as f64 / seconds);
     Ok((cpu, asked))
 }
 
 fn told(cpu: f64, asked: Option<f64>) -> String {
-    let asked = asked.map_or_else(String::new, |asked| format!(", {asked:.2} transactions/s"));
+    let asked = asked.map_or_else(String::new, |asked| format!(", {asked:.2} statements/s"));
     format!("{cpu:.2}% of a core{asked}")
 }
 
 async fn idle(binary: &Path, store: Kind, seconds: f64) -> anyhow::Result<String> {
-    let database = Database::new(store).await?;
+    let database = Database::counted(store).await?;
     let server = Server::start(binary, &database)?;
     let (cpu, asked) = rest(&server, &database, seconds).await?;
     let rss = usage::resident_mb(server.process.id())?;
@@ -106,7 +103,7 @@ async fn idle(binary: &Path, store: Kind, seconds: f64) -> anyhow::Result<String
 }
 
 async fn idle_agents(binary: &Path, store: Kind, args: &EconomyArgs) -> anyhow::Result<String> {
-    let database = Database::new(store).await?;
+    let database = Database::counted(store).await?;
     let server = Server::start(binary, &database)?;
     let began = Instant::now();
     let mut connecting = Vec::new();
@@ -177,7 +174,7 @@ async fn idle_agent(
 }
 
 async fn parked(binary: &Path, store: Kind, runs: usize) -> anyhow::Result<String> {
-    let database = Database::new(store).await?;
+    let database = Database::counted(store).await?;
     let server = Server::start(binary, &database)?;
     let bare = usage::resident_mb(server.process.id())?;
     let began = Instant::now();

@@ -21,6 +21,9 @@ pub(crate) const SETTINGS: [(&str, &str); 4] = [
     ("wal_buffers", "16MB"),
 ];
 
+/// Counts statements; it costs each of them something.
+const COUNTING: (&str, &str) = ("shared_preload_libraries", "pg_stat_statements");
+
 /// Which store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
@@ -45,13 +48,34 @@ impl Kind {
 pub(crate) enum Database {
     /// A folder with a file in it.
     Sqlite(TempDir),
-    /// The address of a database on the server of this process.
-    Postgres(String),
+    /// A database on a server of this process.
+    Postgres {
+        /// Its address.
+        url: String,
+        /// Where it is.
+        server: &'static Server,
+    },
 }
 
 impl Database {
     /// A new one.
     pub(crate) async fn new(kind: Kind) -> anyhow::Result<Self> {
+        Self::on(kind, server).await
+    }
+
+    /// A new one on a server that counts statements.
+    pub(crate) async fn counted(kind: Kind) -> anyhow::Result<Self> {
+        let database = Self::on(kind, counting_server).await?;
+        if let Self::Postgres { url, .. } = &database {
+            store::testing::count_statements(url).await.map_err(|why| anyhow!(why))?;
+        }
+        Ok(database)
+    }
+
+    async fn on(
+        kind: Kind,
+        server: fn() -> anyhow::Result<&'static Server>,
+    ) -> anyhow::Result<Self> {
         match kind {
             Kind::Sqlite => {
                 let folder = tempfile::Builder::new().prefix("orchestrator-bench-").tempdir()?;
@@ -60,7 +84,7 @@ impl Database {
             Kind::Postgres => {
                 let server = tokio::task::spawn_blocking(server).await??;
                 let url = store::testing::postgres_on(server).await.map_err(|why| anyhow!(why))?;
-                Ok(Self::Postgres(url))
+                Ok(Self::Postgres { url, server })
             }
         }
     }
@@ -71,7 +95,7 @@ impl Database {
             Self::Sqlite(folder) => {
                 vec!["--data-dir".to_owned(), folder.path().display().to_string()]
             }
-            Self::Postgres(url) => vec!["--database-url".to_owned(), url.clone()],
+            Self::Postgres { url, .. } => vec!["--database-url".to_owned(), url.clone()],
         }
     }
 
@@ -82,7 +106,7 @@ impl Database {
                 let file: PathBuf = folder.path().join("orchestrator.db");
                 format!("sqlite:{}", file.display())
             }
-            Self::Postgres(url) => url.clone(),
+            Self::Postgres { url, .. } => url.clone(),
         }
     }
 
@@ -90,8 +114,8 @@ impl Database {
     pub(crate) fn cpu_micros(&self) -> anyhow::Result<Option<u64>> {
         match self {
             Self::Sqlite(_) => Ok(None),
-            Self::Postgres(_) => {
-                let process = server()?.process_id().map_err(|why| anyhow!(why))?;
+            Self::Postgres { server, .. } => {
+                let process = server.process_id().map_err(|why| anyhow!(why))?;
                 usage::family_cpu_micros(process).map(Some)
             }
         }
@@ -101,9 +125,19 @@ impl Database {
     pub(crate) async fn figures(&self) -> anyhow::Result<Option<ServerFigures>> {
         match self {
             Self::Sqlite(_) => Ok(None),
-            Self::Postgres(url) => {
+            Self::Postgres { url, .. } => {
                 let figures = store::testing::server_figures(url).await;
                 figures.map(Some).map_err(|why| anyhow!(why))
+            }
+        }
+    }
+
+    /// How many statements came to it so far, when it is counted; none to SQLite.
+    pub(crate) async fn statements(&self) -> anyhow::Result<Option<i64>> {
+        match self {
+            Self::Sqlite(_) => Ok(None),
+            Self::Postgres { url, .. } => {
+                store::testing::statements(url).await.map(Some).map_err(|why| anyhow!(why))
             }
         }
     }
@@ -111,6 +145,15 @@ impl Database {
 
 fn server() -> anyhow::Result<&'static Server> {
     static SERVER: OnceLock<Result<Server, String>> = OnceLock::new();
-    let server = SERVER.get_or_init(|| Server::start_with(&SETTINGS));
+    started(SERVER.get_or_init(|| Server::start_with(&SETTINGS)))
+}
+
+fn counting_server() -> anyhow::Result<&'static Server> {
+    static SERVER: OnceLock<Result<Server, String>> = OnceLock::new();
+    let settings: Vec<_> = SETTINGS.into_iter().chain([COUNTING]).collect();
+    started(SERVER.get_or_init(|| Server::start_with(&settings)))
+}
+
+fn started(server: &'static Result<Server, String>) -> anyhow::Result<&'static Server> {
     server.as_ref().map_err(|why| anyhow!("no PostgreSQL: {why}"))
 }

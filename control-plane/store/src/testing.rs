@@ -94,6 +94,35 @@ pub async fn server_figures(url: &str) -> Result<ServerFigures, String> {
     ask.await.map_err(|error| format!("PostgreSQL's figures cannot be read: {error}"))
 }
 
+/// Has a PostgreSQL server count the statements that come to a database. It must have been started
+/// with `shared_preload_libraries` of `pg_stat_statements`.
+///
+/// # Errors
+/// When it cannot.
+pub async fn count_statements(url: &str) -> Result<(), String> {
+    let options = PgConnectOptions::from_str(url).map_err(|error| error.to_string())?;
+    let created = execute(&options, "CREATE EXTENSION IF NOT EXISTS pg_stat_statements").await;
+    created.map_err(|error| format!("statements cannot be counted: {error}"))
+}
+
+/// How many statements came to a database since [`count_statements`], questions like this one left
+/// out. What the server does by itself is not among them.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn statements(url: &str) -> Result<i64, String> {
+    let ask = async {
+        let mut connection = PgConnection::connect(url).await?;
+        let statement = "SELECT coalesce(sum(calls), 0)::int8 FROM pg_stat_statements \
+             JOIN pg_database ON pg_database.oid = dbid \
+             WHERE datname = current_database() AND query NOT LIKE '%pg_stat_%'";
+        let count = sqlx::query_scalar::<_, i64>(statement).fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok::<_, sqlx::Error>(count)
+    };
+    ask.await.map_err(|error| format!("PostgreSQL's statements cannot be counted: {error}"))
+}
+
 /// A database of its own on that server, for as long as the server lives.
 ///
 /// # Errors
