@@ -228,6 +228,51 @@ async fn a_result_whose_acknowledgement_was_lost_is_taken_once() {
     assert_eq!(text(world.client.step(&id, "s").await.unwrap().output.as_ref()), "1");
 }
 
+/// The last first, each in one frame with a second answer and once more behind another's, and only
+/// then that they were accepted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn results_count_once_in_whatever_order_and_however_often_they_come() {
+    const COUNT: usize = 24;
+    let world = World::new().await;
+    let mut agent = world.agent("raw-order", "a", 24).await;
+    let id = world.client.start(&several("raw-order", COUNT)).await;
+    let mut tasks = Vec::new();
+    while tasks.len() < COUNT {
+        tasks.extend(agent.assigned().await);
+    }
+    let result = |task: &v1::Task, output: &str| {
+        let Say::Results(mut results) = success(task, output) else { panic!("no result") };
+        results.results.remove(0)
+    };
+    for (at, task) in tasks.iter().enumerate().rev() {
+        let input: serde_json::Value = serde_json::from_str(text(task.input.as_ref())).unwrap();
+        let mut results = vec![result(task, &input["n"].to_string()), result(task, "-1")];
+        results.extend(tasks.get(at + 2).map(|before| result(before, "-2")));
+        agent.say(Say::Results(v1::Results { results })).await;
+        agent.say(accepted(task)).await;
+    }
+    let mut acks = Vec::new();
+    while acks.len() < 3 * COUNT - 2 {
+        match agent.next().await.unwrap() {
+            Told::ResultsAck(more) => acks.extend(more.acks),
+            Told::LeaseLost(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    for task in &tasks {
+        let about = |ack: &&v1::ResultAck| ack.task_id == lease(task).task_id;
+        let counted = acks.iter().filter(about).filter(|ack| !ack.duplicate).count();
+        assert_eq!(counted, 1, "{acks:?}");
+    }
+    let (events, run) = world.client.events(&id, 0).await;
+    assert_eq!(run.status(), RunStatus::Success, "{}", run.error);
+    let succeeded = events.iter().filter(|event| event.kind() == EventKind::StepSucceeded);
+    assert_eq!(succeeded.count(), COUNT + 1, "each member and the step around them");
+    let step = world.client.step(&id, "each").await.unwrap();
+    let output: Vec<usize> = serde_json::from_str(text(step.output.as_ref())).unwrap();
+    assert_eq!(output, (0..COUNT).collect::<Vec<_>>());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_beginning_is_refused() {
     let world = World::new().await;
