@@ -258,7 +258,7 @@ async fn results_count_once_in_whatever_order_and_however_often_they_come() {
     while !open.is_empty() {
         match agent.next().await.unwrap() {
             Told::ResultsAck(more) => {
-                more.acks.iter().for_each(|ack| drop(open.remove(&ack.task_id)));
+                open.retain(|task| more.acks.iter().all(|ack| ack.task_id != *task));
                 acks.extend(more.acks);
             }
             Told::LeaseLost(_) => {}
