@@ -1,8 +1,8 @@
 //! The bare stream: the same agents and the same frames, and nothing behind them. A control plane
 //! that keeps nothing gives a new task for each result.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use contracts::v1::agent_service_server::{AgentService, AgentServiceServer};
@@ -28,9 +28,9 @@ pub(crate) async fn measure(
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
     let done = Arc::new(AtomicU64::new(0));
-    let connected = Arc::new(AtomicU64::new(0));
+    let connected = Connected::default();
     let share = concurrency.div_ceil(u32::try_from(agents)?.max(1));
-    let bare = Bare { share, done: Arc::clone(&done), connected: Arc::clone(&connected) };
+    let bare = Bare { share, done: Arc::clone(&done), connected };
     let serving = tokio::spawn(
         tonic::transport::Server::builder()
             .tcp_nodelay(true)
@@ -49,11 +49,14 @@ pub(crate) async fn measure(
     Ok(rate)
 }
 
+/// The agents that have registered, by instance.
+type Connected = Arc<Mutex<Vec<String>>>;
+
 /// A control plane that keeps nothing.
 struct Bare {
     share: u32,
     done: Arc<AtomicU64>,
-    connected: Arc<AtomicU64>,
+    connected: Connected,
 }
 
 #[tonic::async_trait]
@@ -66,8 +69,8 @@ impl AgentService for Bare {
     ) -> Result<Response<Self::ConnectStream>, Status> {
         let frames = request.into_inner();
         let (sender, stream) = mpsc::channel(FRAMES_WAITING);
-        self.connected.fetch_add(1, Ordering::Relaxed);
-        tokio::spawn(follow(frames, sender, self.share, Arc::clone(&self.done)));
+        let (done, connected) = (Arc::clone(&self.done), Arc::clone(&self.connected));
+        tokio::spawn(follow(frames, sender, self.share, done, connected));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
@@ -89,8 +92,12 @@ impl AgentService for Bare {
         &self,
         _: Request<v1::ListAgentsRequest>,
     ) -> Result<Response<v1::ListAgentsResponse>, Status> {
-        let count = usize::try_from(self.connected.load(Ordering::Relaxed)).unwrap_or(0);
-        let agents = vec![v1::Agent::default(); count];
+        let connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        let agent = |instance: &String| {
+            let instance = instance.clone();
+            v1::Agent { instance, ..Default::default() }
+        };
+        let agents = connected.iter().map(agent).collect();
         Ok(Response::new(v1::ListAgentsResponse { agents, ..Default::default() }))
     }
 
@@ -124,12 +131,15 @@ async fn follow(
     to: Frames,
     share: u32,
     done: Arc<AtomicU64>,
+    connected: Connected,
 ) -> Option<()> {
     let mut next = 0_u64;
     let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
     while let Ok(Some(frame)) = frames.message().await {
         match frame.frame {
-            Some(connect_request::Frame::Register(_)) => {
+            Some(connect_request::Frame::Register(register)) => {
+                let name = register.instance;
+                connected.lock().unwrap_or_else(PoisonError::into_inner).push(name);
                 let registered = v1::Registered {
                     session_token: "bare".to_owned(),
                     ping_interval: seconds(1),
