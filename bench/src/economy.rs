@@ -14,6 +14,7 @@ use contracts::v1::{
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::EconomyArgs;
@@ -34,8 +35,12 @@ const STREAMS_PER_CONNECTION: usize = 1_000;
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// How long the server is left alone before it is looked at.
 const SETTLE: Duration = Duration::from_secs(3);
+/// The same after a burst, whose memory goes back to the system within ten seconds.
+const SETTLE_AFTER_BURST: Duration = Duration::from_secs(15);
 /// How long a command to a run that waits may take.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// How long after it was refused a start is sent again.
+const REFUSED_PAUSE: Duration = Duration::from_millis(200);
 
 /// Takes all these figures.
 pub(crate) async fn run(binary: &Path, args: &EconomyArgs) -> anyhow::Result<()> {
@@ -180,7 +185,7 @@ async fn parked(binary: &Path, store: Kind, runs: usize) -> anyhow::Result<Strin
     let began = Instant::now();
     let run_ids = start_all(&server, runs).await?;
     let took = began.elapsed().as_secs_f64();
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(SETTLE_AFTER_BURST).await;
     let (cpu, asked) = rest(&server, &database, 5.0).await?;
     let rss = usage::resident_mb(server.process.id())?;
     server.process.end().await?;
@@ -201,19 +206,23 @@ async fn parked(binary: &Path, store: Kind, runs: usize) -> anyhow::Result<Strin
     ))
 }
 
-/// Starts runs that wait for a signal; gives their ids.
+/// Starts runs that wait for a signal; gives their ids. What is refused for a while, because so
+/// many are in memory still, is sent again.
 async fn start_all(server: &Server, runs: usize) -> anyhow::Result<Vec<String>> {
     let (frames, requests) = mpsc::channel(1024);
     let mut first = setup(Workload::Park);
     if let Some(start_runs_request::Item::Setup(setup)) = &mut first.item {
         setup.await_end = false;
     }
+    let start = |tag| {
+        let item = start_runs_request::Item::Run(RunToStart { tag, ..Default::default() });
+        StartRunsRequest { item: Some(item) }
+    };
+    let sender = frames.clone();
     tokio::spawn(async move {
-        let items = (0..i64::try_from(runs).unwrap_or(i64::MAX))
-            .map(|tag| start_runs_request::Item::Run(RunToStart { tag, ..Default::default() }));
-        let items = items.map(|item| StartRunsRequest { item: Some(item) });
+        let items = (0..i64::try_from(runs).unwrap_or(i64::MAX)).map(start);
         for frame in std::iter::once(first).chain(items) {
-            if frames.send(frame).await.is_err() {
+            if sender.send(frame).await.is_err() {
                 return;
             }
         }
@@ -221,9 +230,18 @@ async fn start_all(server: &Server, runs: usize) -> anyhow::Result<Vec<String>> 
     let mut client = server.client().await?;
     let mut answers = client.start_runs(ReceiverStream::new(requests)).await?.into_inner();
     let mut run_ids = Vec::with_capacity(runs);
-    while let Some(answer) = answers.message().await? {
+    while run_ids.len() < runs {
+        let answer = answers.message().await?.context("the stream ended before all had started")?;
         match answer.item {
             Some(Item::Started(started)) => run_ids.push(started.run_id),
+            Some(Item::Refused(status)) if status.code == Code::ResourceExhausted as i32 => {
+                let (again, tag) = (frames.clone(), answer.tag);
+                tokio::spawn(async move {
+                    tokio::time::sleep(REFUSED_PAUSE).await;
+                    // With the stream gone there is nothing to be started any more.
+                    drop(again.send(start(tag)).await);
+                });
+            }
             Some(Item::Refused(status)) => {
                 bail!("after {} runs: {}", run_ids.len(), status.message)
             }
