@@ -13,7 +13,8 @@ if ! command -v "$profdata" >/dev/null; then
   exit 1
 fi
 
-counts="$PWD/$target/profile"
+mkdir -p "$target"
+counts="$(cd "$target" && pwd)/profile"
 rm -rf "$counts"
 RUSTFLAGS="${RUSTFLAGS:-} -Cprofile-generate=$counts" "$cargo" build --profile dist --target "$host" \
   --target-dir "$target/counting" --package orchestrator --package bench

@@ -395,21 +395,27 @@ async fn children(server: &TestServer, run: &str) -> Vec<String> {
     runs.into_iter().map(|run| run.run_id).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_parked_run_hears_of_its_child_wherever_that_ends() {
-    const ABOVE: &str = "name: above\nsteps: [{id: sub, workflow: below}]\n";
-    const BELOW: &str = "name: below\nsteps: [{id: w, wait_for: {signal: go}}]\n";
+/// Two replicas, a run and its child, both parked.
+async fn parked_above(above: &str, below: &str) -> (Pair, String, String) {
     let pair = Pair::start_with(|config| config.park_after = Duration::ZERO).await;
-    let below = v1::Definition { yaml: BELOW.to_owned(), ..Default::default() };
+    let below = v1::Definition { yaml: below.to_owned(), ..Default::default() };
     let register = v1::RegisterWorkflowRequest { definition: Some(below), ..Default::default() };
     pair.a.orchestrator().register_workflow(register).await.unwrap();
-    let run = start(&pair.a, ABOVE).await;
+    let run = start(&pair.a, above).await;
     until("the child is there", async || !children(&pair.a, &run).await.is_empty()).await;
     let child = children(&pair.a, &run).await.remove(0);
     until("both are parked", async || {
         pair.owner_of(&run).await.is_none() && pair.owner_of(&child).await.is_none()
     })
     .await;
+    (pair, run, child)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_run_hears_of_its_child_wherever_that_ends() {
+    const ABOVE: &str = "name: above\nsteps: [{id: sub, workflow: below}]\n";
+    const BELOW: &str = "name: below\nsteps: [{id: w, wait_for: {signal: go}}]\n";
+    let (pair, run, child) = parked_above(ABOVE, BELOW).await;
     let active = |server: &TestServer| server.control_plane.core().runs.active();
     until("neither is in memory", async || active(&pair.a) + active(&pair.b) == 0).await;
     signal(&pair.b, &child).await.unwrap();
@@ -423,17 +429,7 @@ async fn a_parked_run_hears_of_its_child_wherever_that_ends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parked_run_is_cancelled_with_its_parked_child() {
     const ABOVE: &str = "name: above\nsteps: [{id: sub, workflow: waits}]\n";
-    let pair = Pair::start_with(|config| config.park_after = Duration::ZERO).await;
-    let below = v1::Definition { yaml: WAITS.to_owned(), ..Default::default() };
-    let register = v1::RegisterWorkflowRequest { definition: Some(below), ..Default::default() };
-    pair.a.orchestrator().register_workflow(register).await.unwrap();
-    let run = start(&pair.a, ABOVE).await;
-    until("the child is there", async || !children(&pair.a, &run).await.is_empty()).await;
-    let child = children(&pair.a, &run).await.remove(0);
-    until("both are parked", async || {
-        pair.owner_of(&run).await.is_none() && pair.owner_of(&child).await.is_none()
-    })
-    .await;
+    let (pair, run, child) = parked_above(ABOVE, WAITS).await;
     let cancel = v1::CancelRunRequest { run_id: run.clone(), ..Default::default() };
     pair.b.orchestrator().cancel_run(cancel).await.unwrap();
     for run in [run, child] {

@@ -234,7 +234,10 @@ fn of_recovery(plan: &str, body: &Body, issue: &plans::Issue, end: &IssueEnd) ->
         topic: Topic::Recovery,
         question: format!(
             "`{}` is not mended: what is to be done?",
-            audit::text(if issue.title.is_empty() { &issue.id } else { &issue.title }, 300)
+            audit::text(
+                if issue.title.is_empty() { &issue.id } else { &issue.title },
+                TITLE_BYTES_MAX
+            )
         ),
         detail: detail(&[how, &end.error, &tried]),
         run: body.run,

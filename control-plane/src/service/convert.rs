@@ -184,7 +184,9 @@ pub fn counts(counts: engine::Counts) -> v1::RunMetrics {
     }
 }
 
-fn count(count: u32) -> i32 {
+/// A number of things; as many as can be said of more.
+#[must_use]
+pub fn count(count: u32) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 

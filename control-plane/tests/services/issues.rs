@@ -7,14 +7,13 @@ use contracts::v1::escalation_service_client::EscalationServiceClient;
 use contracts::v1::recovery_service_client::RecoveryServiceClient;
 use contracts::v1::triage_service_client::TriageServiceClient;
 use contracts::v1::{self, EscalationDecision, EscalationStatus, IssueStatus, TriageBasis};
-use control_plane::config::Secret;
 use control_plane::documents::Kind;
 use control_plane::testing::TestServer;
 use store::DocumentFilter;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::support::{reason, server, until};
+use crate::support::{reason, server, server_on, until};
 
 /// One that mends disks, and one that takes databases and never mends them.
 async fn agents(server: &TestServer) -> CancellationToken {
@@ -202,10 +201,7 @@ async fn people_place_what_nobody_was_sure_of_on_sqlite() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn people_place_what_nobody_was_sure_of_on_postgres() {
     let database = store::testing::postgres().await;
-    control_plane::server::install_metrics();
-    let url = Secret::new(database.url());
-    let server = TestServer::start_with(|config| config.database_url = Some(url));
-    people_place_what_nobody_was_sure_of(server.await.unwrap()).await;
+    people_place_what_nobody_was_sure_of(server_on(&database).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,6 @@
 use contracts::v1::create_recovery_plan_request::Source;
 use contracts::v1::recovery_service_client::RecoveryServiceClient;
 use contracts::v1::{self, IssueStatus, RunStatus};
-use control_plane::config::Secret;
 use control_plane::documents::Kind;
 use control_plane::plans;
 use control_plane::testing::TestServer;
@@ -11,7 +10,7 @@ use store::testing::TestDatabase;
 use store::{Change, DocumentRow, DocumentWrite};
 use tonic::transport::Channel;
 
-use crate::support::{definition, echo, ended, server, until};
+use crate::support::{definition, echo, ended, server, server_on, until};
 
 fn recovery(server: &TestServer) -> RecoveryServiceClient<Channel> {
     RecoveryServiceClient::new(server.channel())
@@ -105,10 +104,7 @@ async fn how_a_plan_ended_is_written_once_even_if_the_process_died_before_on_sql
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn how_a_plan_ended_is_written_once_even_if_the_process_died_before_on_postgres() {
     let database: TestDatabase = store::testing::postgres().await;
-    control_plane::server::install_metrics();
-    let url = Secret::new(database.url());
-    let server = TestServer::start_with(|config| config.database_url = Some(url));
-    ends_are_written(server.await.unwrap()).await;
+    ends_are_written(server_on(&database).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

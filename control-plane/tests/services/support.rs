@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use contracts::v1::{self, start_run_request::Source, watch_run_response::Item};
+use control_plane::config::Secret;
 use control_plane::testing::TestServer;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -14,6 +15,13 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) async fn server() -> TestServer {
     control_plane::server::install_metrics();
     TestServer::start().await.unwrap()
+}
+
+/// The same on a database of its own.
+pub(crate) async fn server_on(database: &store::testing::TestDatabase) -> TestServer {
+    control_plane::server::install_metrics();
+    let url = Secret::new(database.url());
+    TestServer::start_with(|config| config.database_url = Some(url)).await.unwrap()
 }
 
 /// An echo agent on a channel within the process, until the token is dropped or cancelled.

@@ -19,6 +19,7 @@ use crate::limits;
 use crate::recovery::progress::{Now, Outline, Phase, PlanIssue, Progress, Report, Standing};
 use crate::recovery::resources::{self, What};
 use crate::service::auth::Principal;
+use crate::service::convert::count;
 use crate::service::look::{self, Seen};
 use crate::service::status::Refusal;
 use crate::service::{Context, convert, run};
@@ -306,10 +307,6 @@ fn shown(run: RunId, plan: &str, report: Report) -> v1::ProgressReport {
         }
         .into(),
     }
-}
-
-fn count(count: u32) -> i32 {
-    i32::try_from(count).unwrap_or(i32::MAX)
 }
 
 fn issue_status(standing: Standing) -> IssueStatus {
