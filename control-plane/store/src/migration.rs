@@ -15,13 +15,15 @@ macro_rules! migrations {
 }
 
 /// File names without their ending, and contents.
-type Steps = [(&'static str, &'static str); 4];
+type Steps = [(&'static str, &'static str); 5];
 
 const SQLITE: Steps = migrations!(
-    "sqlite": "0001_initial", "0002_replicas", "0003_partitions", "0004_documents"
+    "sqlite": "0001_initial", "0002_replicas", "0003_partitions", "0004_documents",
+    "0005_journal_by_arrival"
 );
 const POSTGRES: Steps = migrations!(
-    "postgres": "0001_initial", "0002_replicas", "0003_partitions", "0004_documents"
+    "postgres": "0001_initial", "0002_replicas", "0003_partitions", "0004_documents",
+    "0005_journal_by_arrival"
 );
 
 /// The newest schema that is known here.
