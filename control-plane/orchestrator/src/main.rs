@@ -34,7 +34,13 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let runtime = match tokio::runtime::Runtime::new() {
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    if let Verb::Serve(args) = &arguments.verb
+        && let Some(count) = serve::threads(args)
+    {
+        threads.worker_threads(count);
+    }
+    let runtime = match threads.enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&anyhow::Error::new(error).context("no threads can be had")),
     };

@@ -17,6 +17,8 @@ use crate::telemetry;
 
 /// What `up` logs by default: that each bundled agent is there is no news.
 const LOG_OF_UP: &str = "info,agent_sdk=warn";
+/// By this a user says how many threads there are to be.
+const THREADS_VARIABLE: &str = "TOKIO_WORKER_THREADS";
 /// How long bundled agents may take to finish what they have when the process stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -73,21 +75,39 @@ pub(crate) async fn agent(args: AgentArgs, server: Option<&str>) -> anyhow::Resu
     }
 }
 
-/// `None`: the settings were shown, and nothing is to be started. `log` is the filter of the log
-/// where nothing is set.
-#[expect(clippy::print_stdout, reason = "what `--check-config` is for")]
-async fn start(args: ServeArgs, log: &str) -> anyhow::Result<Option<ControlPlane>> {
+/// How many threads `serve` is to have, where that is not one for each core: with SQLite its writer
+/// has a thread of its own, with which they would take turns, and each turn passes runs from the
+/// cache of one core to another's. What is wrong with the settings is told when they are used.
+pub(crate) fn threads(args: &ServeArgs) -> Option<usize> {
+    let embedded = config::load(&sources(args)).ok()?.config.is_embedded();
+    let cores = std::thread::available_parallelism().ok()?.get();
+    let named = std::env::var_os(THREADS_VARIABLE).is_some();
+    if named { None } else { threads_on(cores, embedded) }
+}
+
+fn threads_on(cores: usize, embedded: bool) -> Option<usize> {
+    (embedded && cores > 1).then(|| cores - 1)
+}
+
+/// Where the settings of a process that stays come from.
+fn sources(args: &ServeArgs) -> Sources {
     let mut flags = Vec::new();
     let mut flag = |key: &str, value: Option<String>| {
         flags.extend(value.map(|value| (key.to_owned(), value)));
     };
     flag("listen", args.listen.map(|address| address.to_string()));
-    flag("data_dir", args.data_dir.map(|path| path.display().to_string()));
-    flag("database_url", args.database_url);
-    flag("advertise", args.advertise);
+    flag("data_dir", args.data_dir.as_ref().map(|path| path.display().to_string()));
+    flag("database_url", args.database_url.clone());
+    flag("advertise", args.advertise.clone());
     flag("insecure", args.insecure.then(|| "true".to_owned()));
-    let sources = Sources { flags, environment: environment(), file: args.config };
-    let loaded = config::load(&sources)?;
+    Sources { flags, environment: environment(), file: args.config.clone() }
+}
+
+/// `None`: the settings were shown, and nothing is to be started. `log` is the filter of the log
+/// where nothing is set.
+#[expect(clippy::print_stdout, reason = "what `--check-config` is for")]
+async fn start(args: ServeArgs, log: &str) -> anyhow::Result<Option<ControlPlane>> {
+    let loaded = config::load(&sources(&args))?;
     if args.check_config {
         print!("{}", loaded.render());
         return Ok(None);
@@ -181,4 +201,17 @@ pub(crate) fn environment() -> Vec<(String, String)> {
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
     std::env::vars_os().filter_map(text).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::threads_on;
+
+    #[test]
+    fn the_writer_of_sqlite_has_a_core_to_itself() {
+        assert_eq!(threads_on(8, true), Some(7));
+        assert_eq!(threads_on(2, true), Some(1));
+        assert_eq!(threads_on(1, true), None);
+        assert_eq!(threads_on(2, false), None, "one for each core");
+    }
 }

@@ -121,6 +121,12 @@ impl Config {
         others.chain(slack).map(|(name, url)| (name, url.expose().to_owned())).collect()
     }
 
+    /// Whether everything is kept by SQLite, within this process.
+    #[must_use]
+    pub fn is_embedded(&self) -> bool {
+        self.database_url.as_ref().is_none_or(|url| url.expose().starts_with("sqlite:"))
+    }
+
     /// Where everything is kept, for people: the database without its password, or the folder.
     #[must_use]
     pub fn kept_in(&self) -> String {
