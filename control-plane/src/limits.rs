@@ -58,8 +58,8 @@ pub const REGISTER_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// A task lost more often than this fails with the code `lost`.
 pub const LOSSES_MAX: u32 = 8;
-/// How many ended tasks are remembered, so that a second delivery is known as such.
-pub const ENDED_TASKS_KEPT: usize = 10_000;
+/// How many ended tasks are remembered at most, so that a second delivery is known as such.
+pub const ENDED_TASKS_KEPT: usize = 16_384;
 /// How many checkpoints of failed attempts are kept for the next ones.
 pub const CHECKPOINTS_KEPT: usize = 10_000;
 /// How many bytes those checkpoints may have together.

@@ -2,7 +2,7 @@
 //! and each agent's stream is woken once for it.
 
 use engine::RunId;
-use engine::task::TaskOrder;
+use engine::task::{TaskKey, TaskOrder};
 
 use super::Dispatcher;
 use super::matcher::Matcher;
@@ -42,6 +42,14 @@ impl Batch {
 }
 
 impl Act {
+    /// The task that it is about, if there is one.
+    fn task(&self) -> Option<TaskKey> {
+        match self {
+            Self::Answer(subject, _) => Some(subject.key()),
+            Self::Submit(_) | Self::WithdrawRun(_) => None,
+        }
+    }
+
     fn carry_out(self, matcher: &mut Matcher) {
         match self {
             Self::Submit(order) => matcher.submit(*order),
@@ -54,9 +62,11 @@ impl Act {
 impl Dispatcher {
     /// Does what is in the batch, and leaves it empty.
     pub fn carry_out_all(&self, batch: &mut Batch) {
-        let mut acts = batch.0.drain(..).peekable();
-        while acts.peek().is_some() {
+        let mut acts = batch.0.drain(..);
+        while !acts.as_slice().is_empty() {
             self.with(|matcher| {
+                let next = acts.as_slice().iter().take(DONE_AT_ONCE);
+                matcher.fetch(next.filter_map(Act::task));
                 acts.by_ref().take(DONE_AT_ONCE).for_each(|act| act.carry_out(matcher));
             });
         }

@@ -85,6 +85,14 @@ pub(super) enum Subject {
     Unknown { key: TaskKey, lease: LeaseToken, agent: AgentId },
 }
 
+impl Subject {
+    pub(super) fn key(&self) -> TaskKey {
+        match self {
+            Self::Started { key, .. } | Self::Ended { key, .. } | Self::Unknown { key, .. } => *key,
+        }
+    }
+}
+
 /// By this the sink answers a report, once.
 #[must_use = "an answer that is dropped has the report made again"]
 pub struct Answer {

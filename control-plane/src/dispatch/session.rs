@@ -236,6 +236,16 @@ pub(super) enum Incoming {
     },
 }
 
+impl Incoming {
+    /// The task whose result it is.
+    pub(super) fn result_of(&self) -> Option<TaskKey> {
+        match self {
+            Self::Result(settled) => Some(settled.key),
+            _ => None,
+        }
+    }
+}
+
 /// What an agent says came of a task.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Settled {

@@ -125,6 +125,7 @@ impl WritePath {
             tokio::select! {
                 biased;
                 Some(outcomes) = committed.recv() => {
+                    self.fetch(outcomes.iter().map(|(run, _)| *run));
                     for (run, outcome) in outcomes {
                         self.committed(run, outcome);
                     }
@@ -137,6 +138,7 @@ impl WritePath {
                     if starts_go {
                         starts.try_many(&mut envelopes, limits::STARTS_AT_LEAST);
                     }
+                    self.fetch(envelopes.iter().map(|envelope| envelope.run));
                     self.accept_all(envelopes.drain(..));
                 }
                 count = starts.recv_many(&mut starting, limits::COMMANDS_AT_ONCE),
@@ -156,6 +158,17 @@ impl WritePath {
             }
             self.shared.dispatcher.carry_out_all(&mut self.batch);
         }
+    }
+
+    /// Looks at runs that are about to be dealt with one by one. They lie apart, and are in no cache
+    /// when there are many: so they are waited for together.
+    fn fetch(&self, runs: impl Iterator<Item = RunId>) {
+        let versions = runs.filter_map(|run| self.slots.get(&run)).map(|slot| match &slot.phase {
+            Phase::Idle(state) | Phase::Heading(state) | Phase::Parking(state) => state.version(),
+            Phase::Committing(flight) => flight.state.version(),
+            Phase::Loading => 0,
+        });
+        std::hint::black_box(versions.fold(0, i64::wrapping_add));
     }
 
     /// Queues what came, then decides once for each run that it came for.

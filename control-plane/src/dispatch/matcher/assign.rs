@@ -161,7 +161,7 @@ impl Matcher {
         }
         task.claimable = false;
         task.progress = None;
-        task.state = State::Out(Box::new(Out {
+        task.state = State::Out(Out {
             agent: agent_id,
             lease,
             action: action.clone(),
@@ -173,7 +173,7 @@ impl Matcher {
             cancel_until: None,
             start_again_at: None,
             trial,
-        }));
+        });
         agent.tasks.insert(key);
         agent.count_out(name);
         self.counts.queued -= 1;
@@ -259,7 +259,7 @@ impl Matcher {
         let at_most_once = task.order.delivery == Delivery::AtMostOnce;
         let begun = task.order.begun;
         task.claimable = false;
-        task.state = State::Out(Box::new(Out {
+        task.state = State::Out(Out {
             agent: agent_id,
             lease,
             action: spec.unwrap_or_else(|| Arc::new(ActionSpec::undeclared(name))),
@@ -271,7 +271,7 @@ impl Matcher {
             cancel_until: None,
             start_again_at: None,
             trial: false,
-        }));
+        });
         agent.tasks.insert(key);
         agent.count_out(name);
         self.counts.queued -= 1;

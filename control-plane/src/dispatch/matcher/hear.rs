@@ -28,6 +28,7 @@ impl Matcher {
     /// An agent has sent frames; false when the session is not its agent's any more.
     pub(crate) fn hear(&mut self, session: SessionId, frames: Vec<Incoming>) -> bool {
         let Some(id) = self.registry.of_session(session) else { return false };
+        self.fetch(frames.iter().filter_map(Incoming::result_of));
         for frame in frames {
             let Some(agent) = self.registry.get_mut(id) else { return false };
             agent.last_heard = self.now;

@@ -81,7 +81,7 @@ pub(super) struct Task {
 #[derive(Debug)]
 enum State {
     Waiting(Waiting),
-    Out(Box<Out>),
+    Out(Out),
     Ended(Box<Ended>),
 }
 
@@ -201,6 +201,18 @@ pub struct Counts {
     pub agents: usize,
 }
 
+impl Task {
+    /// Something of each of its parts.
+    fn weight(&self) -> u64 {
+        let of_state = match &self.state {
+            State::Waiting(_) => 0,
+            State::Out(out) => out.lease.counter,
+            State::Ended(ended) => u64::from(ended.pending),
+        };
+        u64::from(self.order.attempt).wrapping_add(of_state)
+    }
+}
+
 /// The matcher.
 #[derive(Debug)]
 pub(super) struct Matcher {
@@ -249,6 +261,13 @@ impl Matcher {
     /// Time never runs back here, whatever the caller's clock does.
     pub(super) fn advance(&mut self, now: Instant) {
         self.now = self.now.max(now);
+    }
+
+    /// Looks at tasks that are about to be dealt with one by one. They lie apart, and are in no cache
+    /// when there are many: so they are waited for together.
+    pub(super) fn fetch(&self, keys: impl Iterator<Item = TaskKey>) {
+        let weights = keys.filter_map(|key| self.tasks.get(&key)).map(Task::weight);
+        std::hint::black_box(weights.fold(0, u64::wrapping_add));
     }
 
     pub(super) fn take_effects(&mut self) -> Effects {
@@ -506,27 +525,29 @@ impl Matcher {
     }
 }
 
-/// The leases under which tasks ended lately, so that a second delivery is known as such.
+/// The leases under which tasks ended lately, so that a second delivery is known as such. Each has
+/// its place by its number, and gives way to the next that has the same: leases that are given out
+/// one behind the other lie so, and nothing is looked for.
 #[derive(Debug, Default)]
-struct Recent {
-    leases: QuickSet<(TaskKey, LeaseToken)>,
-    order: VecDeque<(TaskKey, LeaseToken)>,
-}
+struct Recent(Vec<Option<(TaskKey, LeaseToken)>>);
 
 impl Recent {
+    fn place(lease: LeaseToken) -> usize {
+        usize::try_from(lease.counter).unwrap_or(usize::MAX) % limits::ENDED_TASKS_KEPT
+    }
+
     fn insert(&mut self, key: TaskKey, lease: LeaseToken) {
-        if self.leases.insert((key, lease)) {
-            self.order.push_back((key, lease));
+        let place = Self::place(lease);
+        if place >= self.0.len() {
+            self.0.resize(place + 1, None);
         }
-        if self.order.len() > limits::ENDED_TASKS_KEPT
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.leases.remove(&oldest);
+        if let Some(kept) = self.0.get_mut(place) {
+            *kept = Some((key, lease));
         }
     }
 
     fn contains(&self, key: TaskKey, lease: LeaseToken) -> bool {
-        self.leases.contains(&(key, lease))
+        self.0.get(Self::place(lease)) == Some(&Some((key, lease)))
     }
 }
 

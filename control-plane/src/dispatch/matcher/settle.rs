@@ -361,7 +361,7 @@ impl Matcher {
         let State::Out(out) = std::mem::replace(&mut task.state, waiting) else { return None };
         self.counts.running -= 1;
         self.counts.queued += 1;
-        Some(*out)
+        Some(out)
     }
 
     /// The agent has room again, at once or after the time it may need to stop.
@@ -434,7 +434,7 @@ impl Matcher {
             }
             State::Out(out) => {
                 self.counts.running -= 1;
-                Some(*out)
+                Some(out)
             }
             State::Ended(ended) => {
                 if let Some(state) = task.checkpoint
