@@ -204,9 +204,9 @@ pub const PARK_LOOK_MAX: Duration = Duration::from_secs(5);
 /// With more runs in memory than these, those that only wait are parked soon.
 pub const PARK_SOON_RUNS: usize = 8_192;
 /// How often such runs are looked for then.
-pub const PARK_SOON_LOOK: Duration = Duration::from_millis(250);
+pub const PARK_SOON_LOOK: Duration = Duration::from_millis(100);
 /// How long they have waited by then, at most.
-pub const PARK_SOON_AFTER: Duration = Duration::from_secs(1);
+pub const PARK_SOON_AFTER: Duration = Duration::from_millis(250);
 /// Those that wake sooner than this stay even so.
 pub const PARK_SOON_AHEAD: Duration = Duration::from_secs(10);
 /// How many child runs the runs that are parked in one write wait for. One that waits for more
