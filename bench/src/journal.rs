@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use anyhow::Context as _;
 use contracts::v1::orchestrator_service_client::OrchestratorServiceClient;
-use contracts::v1::{EventKind, JournalEvent, ListRunJournalRequest};
+use contracts::v1::{self, EventKind, JournalEvent, ListRunJournalRequest};
 use tonic::transport::Channel;
 
 /// How many runs are looked at; each is read from the store.
@@ -48,6 +48,12 @@ pub(crate) async fn transitions(
 pub(crate) fn micros(event: &JournalEvent) -> Option<i64> {
     let time = event.time.as_ref()?;
     Some(time.seconds * 1_000_000 + i64::from(time.nanos) / 1000)
+}
+
+/// For how long an agent had the task that this event tells the result of, in microseconds.
+pub(crate) fn took(event: &JournalEvent) -> Option<i64> {
+    let Some(v1::payload::Data::Json(body)) = &event.body.as_ref()?.data else { return None };
+    serde_json::from_str::<serde_json::Value>(body).ok()?.get("took")?.as_i64()
 }
 
 fn of_run(events: &[JournalEvent]) -> anyhow::Result<Vec<u64>> {
@@ -134,6 +140,18 @@ mod tests {
     #[test]
     fn transitions_are_from_ready_to_succeeded() {
         assert_eq!(of_run(&journal()).unwrap(), [250, 400]);
+    }
+
+    #[test]
+    fn how_long_an_agent_had_a_task_is_in_the_body() {
+        let body = |text: &str| {
+            let data = Some(v1::payload::Data::Json(text.to_owned()));
+            let body = Some(v1::Payload { data, ..Default::default() });
+            JournalEvent { body, ..event(1, EventKind::StepSucceeded, "a", 0) }
+        };
+        assert_eq!(took(&body(r#"{"n":0,"output":{},"took":2087}"#)), Some(2087));
+        assert_eq!(took(&body(r#"{"n":0}"#)), None);
+        assert_eq!(took(&journal()[0]), None);
     }
 
     #[test]
