@@ -305,8 +305,8 @@ async fn overload(binary: &Path, store: Kind, seconds: f64) -> anyhow::Result<St
     setting.end(runs * u64::from(Workload::Chain.steps())).await?;
     Ok(format!(
         "carries {carries:.0} runs/s, and {behind:.0} behind it; offered twice the former for \
-         {seconds:.0} s it does {rate:.0} runs/s; of {} starts {} were accepted and all ended, {} refused, {} held back by the \
-         connection; {peak:.0} MB at most",
+         {seconds:.0} s it does {rate:.0} runs/s; of {} starts {} were accepted and all ended, \
+         {} refused, {} held back by the connection; {peak:.0} MB at most",
         counts.sent + counts.held_back,
         ended,
         counts.refused,

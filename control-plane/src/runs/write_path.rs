@@ -160,8 +160,8 @@ impl WritePath {
         }
     }
 
-    /// Looks at runs that are about to be dealt with one by one. They lie apart, and are in no cache
-    /// when there are many: so they are waited for together.
+    /// Looks at runs that are about to be dealt with one by one. They lie apart, and are in no
+    /// cache when there are many: so they are waited for together.
     fn fetch(&self, runs: impl Iterator<Item = RunId>) {
         let versions = runs.filter_map(|run| self.slots.get(&run)).map(|slot| match &slot.phase {
             Phase::Idle(state) | Phase::Heading(state) | Phase::Parking(state) => state.version(),

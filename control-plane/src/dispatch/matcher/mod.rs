@@ -263,8 +263,8 @@ impl Matcher {
         self.now = self.now.max(now);
     }
 
-    /// Looks at tasks that are about to be dealt with one by one. They lie apart, and are in no cache
-    /// when there are many: so they are waited for together.
+    /// Looks at tasks that are about to be dealt with one by one. They lie apart, and are in no
+    /// cache when there are many: so they are waited for together.
     pub(super) fn fetch(&self, keys: impl Iterator<Item = TaskKey>) {
         let weights = keys.filter_map(|key| self.tasks.get(&key)).map(Task::weight);
         std::hint::black_box(weights.fold(0, u64::wrapping_add));
