@@ -1,12 +1,12 @@
 //! Runs that only wait cost nothing but their rows: after a while they are left to nobody, and
 //! taken up again when their time comes or somebody asks something of them.
 
-use std::collections::HashSet;
-use std::sync::Mutex;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use engine::{Instant, RunId};
-use store::Parking;
+use store::{OwnerId, Parking, Store};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -36,10 +36,13 @@ impl Wake {
     }
 }
 
-/// Runs that were to be parked, and those that were.
+/// Runs that were to be parked.
 pub(super) struct Parked {
     asked: Vec<Parking>,
+    /// Those that were.
     done: HashSet<RunId>,
+    /// Those that are not this process's any more.
+    gone: HashSet<RunId>,
 }
 
 /// When to look for runs that only wait.
@@ -131,19 +134,15 @@ impl WritePath {
         {
             looks.reset_immediately();
         }
-        let shared = std::sync::Arc::clone(&self.shared);
+        let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
-            let done = shared.store.park(shared.owner(), &asked).await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "runs that only wait cannot be parked just now");
-                Vec::new()
-            });
-            let done = done.into_iter().collect();
-            room.send(Parked { asked, done });
+            let parked = park(&*shared.store, shared.owner(), asked).await;
+            room.send(parked);
         });
     }
 
     /// Lets go of those that are parked; the others go on.
-    pub(super) fn parked(&mut self, Parked { asked, done }: Parked) {
+    pub(super) fn parked(&mut self, Parked { asked, done, gone }: Parked) {
         if asked.len() >= limits::PARK_AT_ONCE
             && let Some(looks) = &mut self.parking.looks
         {
@@ -168,8 +167,8 @@ impl WritePath {
                 continue;
             }
             let phase = std::mem::replace(&mut slot.phase, Phase::Loading);
-            if parked {
-                // Something came meanwhile: it is taken up again at once.
+            if parked || gone.contains(&run) {
+                // Something came meanwhile, and it is taken up again at once; or another has it.
                 self.load(run);
             } else if let Phase::Parking(state) = phase {
                 slot.phase = Phase::Idle(state);
@@ -177,6 +176,34 @@ impl WritePath {
             }
         }
     }
+}
+
+/// Parks runs. What became of those that the store did not say it parked is read: an earlier try,
+/// or this one, may have been written though nobody heard of it, and others may have them since.
+async fn park(store: &dyn Store, owner: OwnerId, asked: Vec<Parking>) -> Parked {
+    let done = store.park(owner, &asked).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "runs that only wait cannot be parked just now");
+        Vec::new()
+    });
+    let mut done: HashSet<RunId> = done.into_iter().collect();
+    let mut gone = HashSet::new();
+    let left: Vec<&Parking> = asked.iter().filter(|it| !done.contains(&it.run)).collect();
+    let runs: Vec<RunId> = left.iter().map(|parking| parking.run).collect();
+    // What cannot be read is asked again with the next look.
+    if !runs.is_empty()
+        && let Ok(standings) = store.standings(&runs).await
+    {
+        let standings: HashMap<_, _> = standings.iter().map(|it| (it.run_id, it)).collect();
+        for Parking { run, version, .. } in left {
+            let standing = standings.get(run).filter(|it| it.version == *version && !it.ended);
+            match standing.map(|standing| standing.owner) {
+                Some(None) => drop(done.insert(*run)),
+                Some(Some(has)) if has == owner => {}
+                _ => drop(gone.insert(*run)),
+            }
+        }
+    }
+    Parked { asked, done, gone }
 }
 
 /// How a run is parked, if it is to be: it has only waited for the first time, and has to for the
