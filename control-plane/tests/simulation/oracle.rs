@@ -132,8 +132,11 @@ fn one(told: &Told, by_one_after_another: bool) -> Check {
             }
             // A child that has ended is rolled back with the run above, and then ends again.
             Event::RollbackStarted { .. } if !open => open = true,
-            // A step that several agents may have begun is undone at each of them.
-            Event::UndoQueued { n, .. } => drop(settled.remove(&(*n, Purpose::Undo))),
+            // A step that several agents may have begun is undone at each of them, and one that
+            // was retried with each of its child runs.
+            Event::UndoQueued { n, .. } | Event::ChildUndoRequested { n, .. } => {
+                settled.remove(&(*n, Purpose::Undo));
+            }
             Event::RunEnded { .. } => {
                 ensure(open, || "it ended twice".to_owned())?;
                 open = false;

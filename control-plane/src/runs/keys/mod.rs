@@ -267,8 +267,11 @@ impl Keeper {
                 verdicts.extend(entry.apply(&name.1, want.holder, &want.ask, now));
             }
             if entry == known.entry {
-                // What is said of a row that another may have changed is not said unread.
-                if verdicts.is_empty() || known.fresh {
+                // Another may have changed the row: what is asked again is not answered unread,
+                // nor is it taken for done.
+                let mut wants = asked.get(name).into_iter().flatten();
+                let asks_nothing = wants.all(|want| matches!(want.ask, Ask::Tick));
+                if known.fresh || asks_nothing && verdicts.is_empty() {
                     self.note_places(&entry, asked.get(name));
                     self.runs.tell(verdicts);
                     self.ticks_from(name);
