@@ -259,8 +259,7 @@ impl State {
     }
 
     /// Whether nothing more can come of a task.
-    #[must_use]
-    pub fn is_task_settled(&self, key: &TaskKey) -> bool {
+    fn is_task_settled(&self, key: &TaskKey) -> bool {
         let Some(instance) = self.instances.get(key.instance.index()) else { return false };
         match key.purpose {
             Purpose::Do => instance.status.is_settled(),

@@ -301,7 +301,7 @@ pub(crate) fn decide(
                 return Decided::Stuck(text_of(&*panic));
             }
             Ok(Err(rejection)) => {
-                let settled = task.is_some_and(|key| state.is_task_settled(&key));
+                let settled = task.is_some_and(|key| state.is_task_taken_in(&key));
                 rejections.push(Rejected { reply, rejection, settled });
             }
             Ok(Ok(transition)) => {

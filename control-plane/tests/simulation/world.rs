@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use engine::event::WaitingFor;
+use engine::event::{UndoDecision, WaitingFor};
 use engine::{Command, Phase, RunId, RunStatus, State, Waiting};
 use store::testing::memory::Memory;
 use tokio::time::Instant;
@@ -25,6 +25,8 @@ use crate::workload::{self, Definition};
 /// How long everything may take to come to its end once there are no faults any more. Retries,
 /// time-outs and answers of people take minutes; hours mean that something is stuck.
 const QUIET_WITHIN: Duration = Duration::from_secs(2 * 3600);
+/// How many events of a run are shown that does not end.
+const JOURNAL_SHOWN: u32 = 200;
 /// How often people look at what waits for them.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 
@@ -382,6 +384,13 @@ impl World {
         if state.status() == RunStatus::Paused {
             commands.push(Command::Resume { origin: origin.clone() });
         }
+        // One may have waited too long for an agent by the clock of whoever took its run over.
+        let undos = state.rollbacks().into_iter().flat_map(|rollback| rollback.undos);
+        for undo in undos.filter(|undo| undo.status == "stuck") {
+            let (path, origin) = (undo.path.to_string(), origin.clone());
+            let (decision, comment) = (UndoDecision::Retry, String::new());
+            commands.push(Command::DecideUndo { path, decision, comment, origin });
+        }
         for step in state.steps() {
             let path = step.path.to_string();
             match step.waiting {
@@ -457,6 +466,11 @@ impl World {
                 lines.push("  it has ended, its row does not say so".to_owned());
             }
             lines.extend(self.history.seen().recent(&run.to_string()));
+            let journal = self.memory.open().journal(run, 0, JOURNAL_SHOWN).await;
+            for event in journal.into_iter().flatten() {
+                let body = String::from_utf8_lossy(&event.body);
+                lines.push(format!("  {} {} {} {body}", event.seq, event.at, event.kind));
+            }
         }
         for row in self.memory.open().list_keys(None, 1000).await.unwrap_or_default() {
             let body = String::from_utf8_lossy(&row.body);
