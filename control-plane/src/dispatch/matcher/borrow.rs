@@ -256,14 +256,17 @@ impl Matcher {
     }
 
     fn credits_lent(&mut self, replica: Replica, handle: u64, serial: u64, credits: Credits) {
-        let Some(name) = self.name_of(replica, handle) else { return };
-        if let Some(source) = self.lending.sources.of(&name, replica, handle) {
-            source.credits = credits.clone();
+        let mut id = None;
+        if let Some(name) = self.name_of(replica, handle) {
+            if let Some(source) = self.lending.sources.of(&name, replica, handle) {
+                source.credits = credits.clone();
+            }
+            id = self.attached(&name, replica, handle);
+            if let Some(agent) = id.and_then(|id| self.registry.get_mut(id)) {
+                agent.credits = credits;
+            }
         }
-        let id = self.attached(&name, replica, handle);
-        if let Some(agent) = id.and_then(|id| self.registry.get_mut(id)) {
-            agent.credits = credits;
-        }
+        // Of an agent that is gone too, else what was lent of it would be on its way for ever.
         if let Some(lender) = self.lending.lenders.get_mut(&replica) {
             lender.seen = serial;
             lender.again = true;
